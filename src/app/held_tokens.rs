@@ -128,8 +128,15 @@ impl TokenFiles {
         let files = self.clients.get().tokens().to_vec();
         // What the file of clients no longer names is forgotten, and begins anew if it comes back.
         let is_configured = |name: &Arc<str>| files.iter().any(|file| file.name == *name);
-        kept.of.retain(|name, _| is_configured(name));
+        let removed = kept.of.extract_if(.., |name, _| !is_configured(name));
+        // Nothing is sent with these from here on. Their durable writes wait.
+        let removed: Vec<_> = removed.map(|(name, _)| name).collect();
         kept.wrong.retain(|name, _| is_configured(name));
+        if !removed.is_empty() {
+            self.tokens.set(self.configured(|_| true));
+            let forget = |name: &Arc<str>| self.metrics.no_held_token(name);
+            removed.iter().for_each(forget);
+        }
         for file in &files {
             let looked = self.look(gateway, &mut kept, file).await;
             kept.report(&file.name, looked.err());
@@ -235,15 +242,21 @@ impl TokenFiles {
         }
     }
 
+    /// Returns the tokens in use that the file of clients names and that are selected. They stay as
+    /// they are, with what the API last said of them.
+    fn configured(&self, is_selected: impl Fn(&Arc<str>) -> bool) -> Vec<Arc<HeldToken>> {
+        let clients = self.clients.get();
+        let names = clients.tokens().iter().map(|file| &file.name);
+        let selected = names.filter(|name| is_selected(name));
+        selected
+            .filter_map(|name| self.tokens.named(name))
+            .collect()
+    }
+
     /// Puts a token in place of the one with its name. Requests that are sent from now on have it,
     /// and connections forget whom they knew.
     fn replace(&self, token: Arc<HeldToken>) {
-        // The others stay as they are, with what the API last said of them.
-        let files = self.clients.get();
-        let others = files.tokens().iter().filter(|file| file.name != token.name);
-        let mut tokens: Vec<_> = others
-            .filter_map(|file| self.tokens.named(&file.name))
-            .collect();
+        let mut tokens = self.configured(|name| *name != token.name);
         self.metrics.held_token(&token.name, !token.is_out_of_use());
         tokens.push(token);
         self.tokens.set(tokens);

@@ -19,6 +19,7 @@ use crate::credential::Credential;
 use crate::error::Waited;
 use crate::exchange::body::{self, Read};
 use crate::exchange::edge;
+use crate::exchange::identity::unmask;
 use crate::exchange::ids::Ids;
 use crate::exchange::timing::millis;
 use crate::limit::budgets::BudgetStatus;
@@ -29,7 +30,7 @@ use crate::metrics::Origin;
 use crate::route::policy::Operation;
 use crate::upstream::{AnswerBody, Attempt, NotSent, Unknown};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use std::time::Duration;
 
@@ -159,9 +160,7 @@ impl Attempts {
         let ids = ids_of(&request);
         // The only place where a held token leaves the gateway's memory. By the credential and not
         // by the request: one that has waited since before a rotation goes with the new token.
-        if let Some(authorization) = self.tokens.authorization(credential) {
-            request.headers_mut().insert(AUTHORIZATION, authorization);
-        }
+        unmask(request.headers_mut(), self.tokens.authorization(credential));
         let place = self.attempt_trail(&ids, request.headers_mut());
         let began = self.clock.now();
         let attempt = self.client.send(request).await;

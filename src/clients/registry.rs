@@ -116,6 +116,18 @@ impl Clients {
         self.certificates.get(name)
     }
 
+    /// Returns whether a client is known by this key, or without one by a certificate. Its key may
+    /// have expired.
+    pub fn knows(&self, client: &str, key: Option<KeyId>) -> bool {
+        match key {
+            Some(id) => self.key(id).is_some_and(|key| *key.client.name == *client),
+            None => self
+                .certificates
+                .values()
+                .any(|named| *named.name == *client),
+        }
+    }
+
     /// Returns the clients in the order of the file.
     pub fn clients(&self) -> &[Arc<NamedClient>] {
         &self.clients

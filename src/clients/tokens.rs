@@ -59,9 +59,15 @@ impl HeldToken {
         }
     }
 
+    /// Returns whether there is a token that may be used. One that the API has rejected may be: the
+    /// next response shows whether it still does.
+    pub fn is_usable(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// Returns whether the API has rejected it, or there is none that may be used.
     pub fn is_out_of_use(&self) -> bool {
-        self.authorization.is_none() || self.rejected.load(Ordering::Relaxed)
+        !self.is_usable() || self.rejected.load(Ordering::Relaxed)
     }
 }
 

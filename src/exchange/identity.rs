@@ -23,6 +23,9 @@ pub(crate) struct Identity {
     pub(crate) credential: Credential,
     /// The client that asks, if one is known.
     pub(crate) client: Option<Arc<str>>,
+    /// The key by which it is known. `None` if that was a certificate, and for what the journal
+    /// kept.
+    pub(crate) key: Option<KeyId>,
     /// Whether the gateway holds the token, so that a rejection of it is not the caller's fault.
     pub(crate) is_held: bool,
 }
@@ -33,6 +36,7 @@ impl Identity {
         Self {
             credential,
             client: None,
+            key: None,
             is_held: false,
         }
     }
@@ -52,6 +56,22 @@ pub(crate) fn is_masked(headers: &HeaderMap) -> bool {
     value.is_some_and(|value| value.as_bytes().starts_with(HELD.as_bytes()))
 }
 
+/// Puts a held token into the headers of a request that is about to be sent.
+///
+/// Without one, nothing is sent in its name: a durable write whose token is gone, or may not be used
+/// yet, gets a 401 and waits for another token.
+pub(crate) fn unmask(headers: &mut HeaderMap, authorization: Option<HeaderValue>) {
+    match authorization {
+        Some(authorization) => {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        None if is_masked(headers) => {
+            headers.remove(AUTHORIZATION);
+        }
+        None => {}
+    }
+}
+
 /// A sender that has been admitted.
 #[derive(Clone, Debug)]
 pub(crate) struct Admitted {
@@ -60,8 +80,6 @@ pub(crate) struct Admitted {
     pub(crate) is_named: bool,
     /// The client, with its rights.
     pub(crate) client: Option<Arc<NamedClient>>,
-    /// The key by which it is known.
-    pub(crate) key: Option<KeyId>,
     /// The name of the held token that the request is sent with, if it does not bring its own.
     pub(crate) token: Option<Arc<str>>,
     /// The instant from which this is no longer valid.

@@ -2,6 +2,7 @@
 //! needs.
 
 use crate::caller::Caller;
+use crate::clients::KeyId;
 use crate::credential::{self, Credential};
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
@@ -45,6 +46,8 @@ pub(crate) struct RequestContext {
     /// The ids for log and traces.
     pub(crate) ids: Ids,
     pub(crate) credential: Credential,
+    /// The key by which its client is known.
+    pub(crate) key: Option<KeyId>,
     /// Whether the gateway holds the token.
     pub(crate) is_held: bool,
     pub(crate) caller: Caller,

@@ -71,7 +71,9 @@ impl Router {
                 (credential, credential::is_named(headers), None)
             }
             CredentialSource::Held(name) => {
-                let held = self.tokens.named(&name);
+                // One that was replaced while no gateway ran is not usable before its workspace is
+                // known.
+                let held = self.tokens.named(&name).filter(|held| held.is_usable());
                 let held = held.ok_or(GatewayError::HeldTokenRefused { sent: false })?;
                 (held.credential, true, Some(name))
             }
@@ -81,11 +83,11 @@ impl Router {
             identity: Identity {
                 credential,
                 client: client.as_ref().map(|client| client.name.clone()),
+                key: admission.key,
                 is_held: token.is_some(),
             },
             is_named,
             client,
-            key: admission.key,
             token,
             until: admission.until,
         })
@@ -133,6 +135,7 @@ impl Router {
             patience: patience.of(&head.headers),
             urgency: priority::urgency(&head.headers),
             credential: identity.credential,
+            key: identity.key,
             is_held: identity.is_held,
             params: matched.params,
             method: head.method,

@@ -298,7 +298,7 @@ impl Gateway {
             operation: Some(hit.operation),
             credential: Some(hit.sender.identity.credential),
             client: hit.client(),
-            key: hit.sender.key,
+            key: hit.sender.identity.key,
             peer: Some(hit.peer),
             caller: None,
             outcome: Outcome::Hit,

@@ -79,7 +79,7 @@ impl Gateway {
         let mut context = self
             .router
             .understand(head, source, &sender.identity, accepted)?;
-        record.understood(&context, sender.key);
+        record.understood(&context);
         sender.may(&context.operation, context.overridden)?;
         if context.lacks_credential() && self.shadow.is_none() {
             return Err(GatewayError::NoCredential);
@@ -90,12 +90,10 @@ impl Gateway {
             let (body, room) = Box::pin(self.collect(body, &context.caller.principal)).await?;
             (context.body, context.room) = (body, Some(Arc::new(room)));
         }
-        if let Some(shadow) = &self.shadow {
-            return Ok(Box::pin(shadow.forward_at_once(context)).await);
-        }
-        let reply = match context.operation.effect {
-            Effect::Write => Box::pin(self.writes.write(context)).await,
-            Effect::Read => self.reads.read(context).await,
+        let reply = match (&self.shadow, context.operation.effect) {
+            (Some(shadow), _) => Ok(Box::pin(shadow.forward_at_once(context)).await),
+            (None, Effect::Write) => Box::pin(self.writes.write(context)).await,
+            (None, Effect::Read) => self.reads.read(context).await,
         };
         if sender.token.is_some() {
             return reply.and_then(not_rejected);

@@ -79,13 +79,13 @@ impl RequestRecord {
 
     /// Notes what is known about the request. Called as soon as the operation is, so that a later
     /// error or hang-up is reported under its name.
-    pub(crate) fn understood(&mut self, context: &RequestContext, key: Option<KeyId>) {
+    pub(crate) fn understood(&mut self, context: &RequestContext) {
         self.known = Some(Understood {
             operation: context.operation.clone(),
             progress: context.progress.clone(),
             credential: context.credential,
             caller: context.caller.clone(),
-            key,
+            key: context.key,
         });
     }
 

@@ -4,8 +4,8 @@
 //! the next one, until the file of clients no longer has them: whoever removes them from the file
 //! has finished the revocation, and a new key of the client is not touched by it.
 //!
-//! Requests that were admitted before go on. Only deferred writes that were not sent are taken
-//! back, unless the operator keeps them.
+//! What was sent goes on. Deferred writes that were not sent are taken back, unless the operator
+//! keeps them. Held writes that wait hear at their turn that the key is no longer accepted.
 
 use crate::clients::Clients;
 use crate::clients::revoked::RevokedNames;

@@ -128,6 +128,12 @@ impl Metrics {
         gauge.set(accepted.into());
     }
 
+    /// Forgets a held token, which the gateway no longer has.
+    pub fn no_held_token(&self, token: &str) {
+        // An error says that there was no such series.
+        let _ = self.families.held_tokens.remove_label_values(&[token]);
+    }
+
     /// Records the time that a request spent in the gateway itself.
     pub fn overhead(&self, elapsed: Duration) {
         self.families.overhead.observe(elapsed.as_secs_f64());

@@ -10,7 +10,6 @@ use crate::credential::Credential;
 use crate::exchange::request::RequestContext;
 use crate::lanes::{Lanes, Turn};
 use crate::merge::{Batching, Bounds, Debt, MemberOutcome, Parts, choose};
-use crate::write::durable::PendingWrite;
 use crate::write::member::{Batchable, Member};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -248,12 +247,12 @@ impl PoolGuard {
     /// Takes the write out, with those that share a batch with it; all in the order of acceptance.
     /// `None` if another has taken it along.
     ///
-    /// `try_dispatch` marks a durable write as sent, unless it has to stay. It is called under the
+    /// `may_leave` marks a durable write as sent, unless it has to stay. It is called under the
     /// lock of the pool, so it must neither wait nor use the pool.
     pub(super) fn leave_with_others(
         &self,
         lanes: &Lanes,
-        try_dispatch: impl Fn(&PendingWrite) -> bool,
+        may_leave: impl Fn(&Member) -> bool,
     ) -> Option<Vec<(Member, Batchable)>> {
         let line = &self.line;
         let mut shared = self.pool.shared.lock();
@@ -266,7 +265,7 @@ impl PoolGuard {
             let Some(other) = shared.remove(line, turn) else {
                 break;
             };
-            if !other.member.entry.as_deref().is_none_or(&try_dispatch) {
+            if !may_leave(&other.member) {
                 // It stays, and so do those behind it: they may follow it in its lanes.
                 shared
                     .lines

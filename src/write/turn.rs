@@ -9,6 +9,7 @@
 //! so that a write cannot be sent by another and give up at the same time.
 
 use crate::error::{GatewayError, Waited};
+use crate::exchange::request::RequestContext;
 use crate::lanes::LanePosition;
 use crate::limit::ticket::{Permit, PermitError};
 use crate::merge::{Batching, Parts};
@@ -53,6 +54,8 @@ pub(super) enum TurnError {
     Stopped,
     /// It may have taken effect too long ago to be retried.
     TooLate,
+    /// The key or certificate of its client is no longer accepted.
+    Revoked,
     /// The API does not answer. It is out of the line until then.
     BreakerOpen(Instant),
 }
@@ -150,8 +153,11 @@ impl Writes {
         };
         match granted.and_then(|permit| self.unless_held_back(write, permit)) {
             Ok(permit) => {
-                let dispatch = |entry: &PendingWrite| self.try_dispatch(entry);
-                if let Some(taken) = standing.leave_with_others(&self.lanes, dispatch) {
+                let may_leave = |member: &Member| match &member.entry {
+                    Some(entry) => self.try_dispatch(entry),
+                    None => !self.is_revoked(&member.recipient.context),
+                };
+                if let Some(taken) = standing.leave_with_others(&self.lanes, may_leave) {
                     let (members, batch) = taken.into_iter().unzip();
                     let dispatch = Dispatch {
                         permit,
@@ -186,6 +192,9 @@ impl Writes {
         if is_late && entry.is_none_or(PendingWrite::may_leave) {
             return Err(TurnError::TooLate);
         }
+        if entry.is_none() && write.first_doubt().is_none() && self.is_revoked(&write.context) {
+            return Err(TurnError::Revoked);
+        }
         // With an open breaker one write is sent as a probe, and the others wait for its outcome.
         let admitted = self.attempts.breaker().lock().admit(now);
         admitted.map_err(TurnError::BreakerOpen)?;
@@ -194,6 +203,13 @@ impl Writes {
         }
         self.attempts.release_probe();
         Err(TurnError::Stopped)
+    }
+
+    /// Returns whether a write of this client's may no longer be sent, because its key or
+    /// certificate has been revoked since it was accepted.
+    fn is_revoked(&self, context: &RequestContext) -> bool {
+        let client = context.caller.principal.client();
+        client.is_some_and(|client| !self.router.clients.get().knows(client, context.key))
     }
 
     /// Returns the error for a write that has no turn.
@@ -208,6 +224,7 @@ impl Writes {
                     so the gateway sends it no writes until a probe succeeds.",
                 waited: Waited::InVain,
             },
+            TurnError::Revoked => GatewayError::KeyUnknown,
             // A held write is not stopped, and a late one hears what it heard last.
             TurnError::TooLate | TurnError::Stopped => GatewayError::Internal,
         }

@@ -1,5 +1,6 @@
 //! Clients with keys of their own, and tokens that the gateway holds for them.
 
+use super::support::clients;
 use super::support::exposition::metrics;
 use super::support::program::Program;
 use super::support::scripted::{Script, Seen, Step, answer};
@@ -7,14 +8,11 @@ use super::support::tls::{Authority, try_ask_secure};
 use super::support::wire::ask;
 use super::support::{Answer, Setup, World, from_peer, left_by_crash, request, with};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request};
+use http::{Method, Request};
 use http_body_util::Full;
 use segment_gateway::app::Keeping;
-use segment_gateway::clients::tokens::HeldToken;
-use segment_gateway::clients::{
-    ClientKey, Clients, CredentialMode, KeyEntry, NamedClient, OperationIndex, Rights,
-};
-use segment_gateway::credential::Credential;
+use segment_gateway::clients::{ClientKey, Clients, CredentialMode};
+use segment_gateway::config::Mode;
 use segment_gateway::journal::Journal;
 use segment_gateway::sandbox::SandboxSpec;
 use segment_gateway::write::durable::Selection;
@@ -28,7 +26,7 @@ const SOON: Duration = Duration::from_millis(50);
 const ONE: &str =
     r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"s","type":"SOURCE"}]}]}"#;
 
-/// An API that accepts all tokens but `first` once that is revoked.
+/// An API that accepts all tokens but `first` once that is revoked, and nothing without a token.
 struct Api {
     script: Arc<Script>,
     revoked: Arc<AtomicBool>,
@@ -39,7 +37,12 @@ impl Api {
         let revoked = Arc::new(AtomicBool::new(false));
         let is_revoked = Arc::clone(&revoked);
         let script = Script::new(move |seen, _| {
-            let is_refused = token(seen) == "first" && is_revoked.load(Ordering::SeqCst);
+            let token = seen.headers.get("authorization").map(|_| token(seen));
+            let is_refused = match token.as_deref() {
+                None => true,
+                Some("first") => is_revoked.load(Ordering::SeqCst),
+                Some(_) => false,
+            };
             Step::Later(
                 SOON,
                 match is_refused {
@@ -56,7 +59,12 @@ impl Api {
     }
 
     fn start(&self, journal: &Journal) -> Arc<World> {
+        self.start_in(Mode::Enforce, journal)
+    }
+
+    fn start_in(&self, mode: Mode, journal: &Journal) -> Arc<World> {
         let mut setup = Setup::new(SandboxSpec::default());
+        setup.config.mode = mode;
         setup.keeping = Keeping {
             journal: journal.clone(),
             outlasts: true,
@@ -89,37 +97,11 @@ impl Keys {
     }
 
     fn clients(&self, world: &World, mode: CredentialMode, expires: Option<SystemTime>) -> Clients {
-        let table = world.gateway.router().table.get();
-        let index = OperationIndex::of(&table);
-        let rights = |names: &[&str]| {
-            let mut rights = Rights::none(&index);
-            for name in names {
-                rights.grant(index.position(name).unwrap());
-            }
-            rights
-        };
-        let client = |name: &str, rights| {
-            Arc::new(NamedClient {
-                name: name.into(),
-                token: Some("held".into()),
-                rights,
-                rate: None,
-                share: 1,
-                certificates: Vec::new(),
-            })
-        };
-        let a = client(
-            "a",
-            rights(&["listUsers", "addPermissionsToUser", "getWorkspace"]),
-        );
-        let b = client("b", rights(&["getUser", "addPermissionsToUser"]));
-        let key = |key: &ClientKey, client: &Arc<NamedClient>| KeyEntry {
-            id: key.id(),
-            digest: key.digest(),
-            expires,
-            client: client.clone(),
-        };
-        let keys = vec![key(&self.a, &a), key(&self.b, &b)];
+        let client = |name, may| clients::client(world, name, "held", may);
+        let a = client("a", &["listUsers", "addPermissionsToUser", "getWorkspace"]);
+        let b = client("b", &["getUser", "addPermissionsToUser"]);
+        let entry = |key, client| clients::entry(key, client, expires);
+        let keys = vec![entry(&self.a, &a), entry(&self.b, &b)];
         Clients::new(mode, vec![a, b], keys, Vec::new())
     }
 
@@ -142,23 +124,16 @@ impl Keys {
 
 /// Lets the gateway hold this token under the name `held`, whose first token was `first`.
 fn hold(world: &World, token: &str) {
-    let router = world.gateway.router();
-    let held = HeldToken::new(
-        "held".into(),
-        credential(world, "first"),
-        credential(world, token),
-        Some(bearer(token)),
-    );
-    router.tokens.set(vec![Arc::new(held)]);
+    let held = clients::held(world, "held", "first", Some(token));
+    world.gateway.router().tokens.set(vec![held]);
 }
 
-fn bearer(token: &str) -> HeaderValue {
-    format!("Bearer {token}").parse().unwrap()
-}
-
-fn credential(world: &World, token: &str) -> Credential {
-    let hasher = &world.gateway.router().hasher;
-    hasher.credential_of(Some(&bearer(token)))
+/// A gateway before this API, which has the clients of these keys.
+fn managed(api: &Api) -> (Arc<World>, Keys) {
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    (world, keys)
 }
 
 fn write(user: usize) -> String {
@@ -172,9 +147,7 @@ fn says(answer: &Answer) -> (u16, String) {
 #[tokio::test(start_paused = true)]
 async fn a_key_is_replaced_by_the_token_and_never_sent() {
     let api = Api::new();
-    let world = api.start(&Journal::in_memory().unwrap());
-    let keys = Keys::new();
-    keys.install(&world, CredentialMode::Managed);
+    let (world, keys) = managed(&api);
     for expected in ["fwd=uri-miss", "hit"] {
         let answer = world.send(keys.of_a(Method::GET, "/users", "")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -199,9 +172,7 @@ async fn a_key_is_replaced_by_the_token_and_never_sent() {
 #[tokio::test(start_paused = true)]
 async fn whoever_may_not_use_an_operation_gets_no_stored_response_of_it() {
     let api = Api::new();
-    let world = api.start(&Journal::in_memory().unwrap());
-    let keys = Keys::new();
-    keys.install(&world, CredentialMode::Managed);
+    let (world, keys) = managed(&api);
     // Stored under the token that both share.
     assert_eq!(
         world
@@ -287,9 +258,7 @@ async fn a_key_is_worth_nothing_where_callers_have_their_own_tokens() {
 #[tokio::test(start_paused = true)]
 async fn revocation_and_expiry_hold_for_the_next_request_of_an_open_connection() {
     let api = Api::new();
-    let world = api.start(&Journal::in_memory().unwrap());
-    let keys = Keys::new();
-    keys.install(&world, CredentialMode::Managed);
+    let (world, keys) = managed(&api);
     let router = world.gateway.router();
     let ask = || world.send(keys.of_a(Method::GET, "/users", ""));
     assert_eq!(ask().await.status, 200);
@@ -316,9 +285,7 @@ async fn revocation_and_expiry_hold_for_the_next_request_of_an_open_connection()
 #[tokio::test(start_paused = true)]
 async fn a_write_is_seen_and_taken_back_by_the_client_that_made_it() {
     let api = Api::new();
-    let world = api.start(&Journal::in_memory().unwrap());
-    let keys = Keys::new();
-    keys.install(&world, CredentialMode::Managed);
+    let (world, keys) = managed(&api);
     let keyed = |request| {
         with(
             with(request, "idempotency-key", "k"),
@@ -405,9 +372,7 @@ async fn writes_that_wait_are_sent_with_the_token_of_their_turn_and_none_is_kept
 #[tokio::test(start_paused = true)]
 async fn a_held_token_that_the_api_rejects_is_nobodys_fault_and_its_writes_wait() {
     let api = Api::new();
-    let world = api.start(&Journal::in_memory().unwrap());
-    let keys = Keys::new();
-    keys.install(&world, CredentialMode::Managed);
+    let (world, keys) = managed(&api);
     let defer = |user| {
         with(
             keys.of_a(Method::POST, &write(user), ONE),
@@ -440,7 +405,7 @@ async fn a_held_token_that_the_api_rejects_is_nobodys_fault_and_its_writes_wait(
     assert!(metrics(&world).await.contains(rejected));
     let deferred_meanwhile = world.send(defer(5)).await;
     hold(&world, "second");
-    let first = credential(&world, "first");
+    let first = clients::credential(&world, "first");
     world.gateway.writes().token_accepted(first).await;
     sleep(Duration::from_secs(100)).await;
     for answer in [&deferred, &deferred_late, &deferred_meanwhile] {
@@ -501,9 +466,7 @@ async fn a_caller_with_the_held_token_has_its_credential_until_it_is_replaced() 
 #[tokio::test(start_paused = true)]
 async fn a_revoked_client_stays_out_until_the_file_no_longer_has_its_key() {
     let api = Api::new();
-    let world = api.start(&Journal::in_memory().unwrap());
-    let keys = Keys::new();
-    keys.install(&world, CredentialMode::Managed);
+    let (world, keys) = managed(&api);
     let defer = |request| with(request, "prefer", "respond-async");
     // The first of each is sent before the revocation.
     let (of_a, of_b) = (
@@ -522,9 +485,9 @@ async fn a_revoked_client_stays_out_until_the_file_no_longer_has_its_key() {
     assert_eq!(kept.status, 202);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("revoked");
-    let clients = || keys.clients(&world, CredentialMode::Managed, None);
+    let in_file = || keys.clients(&world, CredentialMode::Managed, None);
     let remember = |clients| world.gateway.keep_revocations(clients, Some(file.clone()));
-    remember(clients()).unwrap();
+    remember(in_file()).unwrap();
     let nobody = world.gateway.revoke_client("nobody", false).await;
     assert_eq!(nobody.unwrap_err().facts().status, 400);
     let done = world.gateway.revoke_client("a", false).await.unwrap();
@@ -538,16 +501,110 @@ async fn a_revoked_client_stays_out_until_the_file_no_longer_has_its_key() {
         .json();
     assert_eq!(shown["data"]["write"]["state"], "queued");
     // A reload of the same file, and another process.
-    world.gateway.set_clients(clients());
+    world.gateway.set_clients(in_file());
     assert_eq!(asks().await.status, 401);
-    remember(clients()).unwrap();
+    remember(in_file()).unwrap();
     assert_eq!(asks().await.status, 401);
     // The file without the key, and one day with it again.
     let nobody = Clients::new(CredentialMode::Managed, Vec::new(), Vec::new(), Vec::new());
     world.gateway.set_clients(nobody);
-    world.gateway.set_clients(clients());
+    world.gateway.set_clients(in_file());
     assert_eq!(asks().await.status, 200);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_client_is_revoked_while_it_waits_is_not_sent() {
+    let api = Api::new();
+    let (world, keys) = managed(&api);
+    let of_a = |user| world.spawn(keys.of_a(Method::POST, &write(user), ONE));
+    let of_b = |user| world.spawn(keys.of_b(Method::POST, &write(user), ONE));
+    // One is on its way, and the slots of the first minute are used up.
+    let on_its_way = of_b(500);
+    let first: Vec<_> = (0..59).map(of_a).collect();
+    sleep(SOON / 2).await;
+    // One alone, and two that fit into one batch.
+    let waiting = [of_b(501), of_b(600), of_a(600)];
+    sleep(SOON / 4).await;
+    world.gateway.revoke_client("b", false).await.unwrap();
+    assert_eq!(on_its_way.await.unwrap().status, 200, "it was sent before");
+    for one in first {
+        assert_eq!(one.await.unwrap().status, 200);
+    }
+    let [alone, with_another, other] = waiting;
+    for one in [alone, with_another] {
+        let answer = one.await.unwrap();
+        assert_eq!(says(&answer), (401, "gateway-key-unknown".to_owned()));
+    }
+    assert_eq!(other.await.unwrap().status, 200);
+    assert_eq!(api.tokens().len(), 61);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_nobodys_fault_in_shadow_mode_either() {
+    let api = Api::new();
+    let world = api.start_in(Mode::Shadow, &Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    api.revoke();
+    for asked in [
+        keys.of_a(Method::GET, "/users", ""),
+        keys.of_a(Method::POST, &write(1), ONE),
+    ] {
+        let answer = world.send(asked).await;
+        assert_eq!(says(&answer), (503, "gateway-token-refused".to_owned()));
+    }
+    let other = world.get("/users", "second").await;
+    assert_eq!(says(&other), (401, "gateway-key-required".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_in_the_name_of_a_token_that_may_not_be_used_yet() {
+    let api = Api::new();
+    let journal = Journal::in_memory().unwrap();
+    let world = api.start(&journal);
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    let defer = |user| {
+        let asked = keys.of_a(Method::POST, &write(user), ONE);
+        world.send(with(asked, "prefer", "respond-async"))
+    };
+    let pause = Selection {
+        credential: None,
+        operation: Some("addPermissionsToUser".into()),
+    };
+    world.gateway.writes().operators_pause(&pause).unwrap();
+    let deferred = defer(1).await;
+    // As after a start with another token than the last process had.
+    let unusable = clients::held(&world, "held", "first", None);
+    world.gateway.router().tokens.set(vec![unusable]);
+    world
+        .gateway
+        .writes()
+        .operators_resume(&pause)
+        .await
+        .unwrap();
+    for asked in [
+        keys.of_a(Method::GET, "/users", ""),
+        keys.of_a(Method::POST, &write(2), ONE),
+    ] {
+        let answer = world.send(asked).await;
+        assert_eq!(says(&answer), (503, "gateway-token-refused".to_owned()));
+    }
+    sleep(Duration::from_secs(10)).await;
+    let seen = api.script.seen();
+    assert!(
+        seen.iter()
+            .all(|seen| !seen.headers.contains_key("authorization"))
+    );
+    assert_eq!(world.durable().paused, 1, "{seen:?}");
+    hold(&world, "second");
+    let first = clients::credential(&world, "first");
+    world.gateway.writes().token_accepted(first).await;
+    sleep(Duration::from_secs(10)).await;
+    let location = deferred.header("location");
+    let shown = world.send(keys.of_a(Method::GET, location, "")).await;
+    assert_eq!(shown.json()["data"]["write"]["state"], "succeeded");
 }
 
 /// The configuration of a gateway that holds a token for its client.

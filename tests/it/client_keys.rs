@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 const RELOADS: &str = "segment_gateway_config_reloads_total";
+const HELD: &str = "segment_gateway_held_token_accepted";
 const EXPIRY: &str = "segment_gateway_client_key_expiry_timestamp_seconds";
 
 const CONFIGURATION: &str = "[state]\ndirectory = 'state'\n[callers]\ncredentials = 'both'\nclients_file = 'clients.toml'\n";
@@ -266,4 +267,16 @@ async fn a_reload_takes_over_a_sound_file_alone() {
     reload(&good.replace("2099-03-31", "2099-03-30"), "applied").await;
     running.logs(&["changed=\"the file of clients\""]).await;
     assert_eq!(running.value(EXPIRY, Some("hr-sync")).await, end - 86_400.0);
+    // A token that is added and removed.
+    let is_shown = async |name: &str| {
+        let page = running.page("/metrics", "").await.unwrap().text();
+        page.contains(&format!("{HELD}{{token=\"{name}\"}}"))
+    };
+    fs::write(running.file("other"), "another\n").unwrap();
+    let with_other = format!("{good}[tokens.other]\nfile = 'other'\n");
+    reload(&with_other, "applied").await;
+    eventually("it is held", async || is_shown("other").await).await;
+    reload(&good, "applied").await;
+    eventually("it is forgotten", async || !is_shown("other").await).await;
+    assert!(is_shown("provisioning").await);
 }

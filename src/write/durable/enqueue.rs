@@ -97,6 +97,7 @@ impl Writes {
             credential,
             is_held: kept.client.is_some() && is_masked(request.headers()),
             client: kept.client,
+            key: None,
         };
         let ids = Ids::resumed(request.headers(), self.tracer.as_ref());
         let source = RequestSource {

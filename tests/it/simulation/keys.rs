@@ -3,12 +3,8 @@
 //! token is judged of both.
 
 use super::super::support::World;
-use http::HeaderValue;
-use segment_gateway::clients::tokens::HeldToken;
-use segment_gateway::clients::{
-    ClientKey, Clients, CredentialMode, KeyEntry, NamedClient, OperationIndex, Rights,
-};
-use std::sync::Arc;
+use super::super::support::clients::{client, entry, held};
+use segment_gateway::clients::{ClientKey, Clients, CredentialMode};
 
 /// The peer that sends keys.
 const PEER: u8 = 3;
@@ -36,37 +32,14 @@ impl Keys {
     pub fn install(&self, world: &World) {
         let router = world.gateway.router();
         let table = router.table.get();
-        let index = OperationIndex::of(&table);
-        let mut rights = Rights::none(&index);
-        for operation in table.operations() {
-            rights.grant(operation.index);
-        }
-        let client = |name: &str| {
-            Arc::new(NamedClient {
-                name: name.into(),
-                token: Some(name.into()),
-                rights: rights.clone(),
-                rate: None,
-                share: 1,
-                certificates: Vec::new(),
-            })
-        };
-        let clients = TOKENS.map(client).to_vec();
-        let keys = self.0.iter().zip(&clients).map(|(key, client)| KeyEntry {
-            id: key.id(),
-            digest: key.digest(),
-            expires: None,
-            client: client.clone(),
-        });
-        let keys = keys.collect();
-        let both = Clients::new(CredentialMode::Both, clients, keys, Vec::new());
+        let operations = table.operations().iter();
+        let every: Vec<&str> = operations.map(|operation| &*operation.name).collect();
+        let clients = TOKENS.map(|name| client(world, name, name, &every));
+        let keys = self.0.iter().zip(&clients);
+        let keys = keys.map(|(key, client)| entry(key, client, None)).collect();
+        let both = Clients::new(CredentialMode::Both, clients.to_vec(), keys, Vec::new());
         router.clients.set(both);
-        let held = TOKENS.map(|name| {
-            let authorization = HeaderValue::try_from(format!("Bearer {name}")).unwrap();
-            let credential = router.hasher.credential_of(Some(&authorization));
-            let token = HeldToken::new(name.into(), credential, credential, Some(authorization));
-            Arc::new(token)
-        });
-        router.tokens.set(held.to_vec());
+        let tokens = TOKENS.map(|name| held(world, name, name, Some(name)));
+        router.tokens.set(tokens.to_vec());
     }
 }

@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
+pub mod clients;
 pub mod exposition;
 pub mod log;
 pub mod place;
