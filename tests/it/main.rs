@@ -44,6 +44,7 @@ mod intercepted;
 mod live;
 mod memory;
 mod merging;
+mod migration;
 mod openapi;
 mod operations;
 mod operators;

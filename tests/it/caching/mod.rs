@@ -19,6 +19,7 @@ mod broken;
 mod codings;
 mod invalidation;
 mod lifetimes;
+mod poisoning;
 mod ranges;
 mod renewals;
 mod requests;
