@@ -16,7 +16,7 @@ mod chart;
 mod cluster;
 mod containers;
 mod promql;
-mod tools;
+pub mod tools;
 mod yaml;
 
 use super::catalogue::{eventful as all_metrics, families};
@@ -51,7 +51,7 @@ const COLUMNS: u64 = 24;
 const OPEN_ROWS: usize = 4;
 const OPEN_PANELS: usize = 30;
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -57,6 +57,7 @@ mod release;
 mod reload;
 mod restart;
 mod rotation;
+mod sdks;
 mod seeing;
 mod server;
 mod shadow;
