@@ -58,8 +58,8 @@ pub(crate) fn is_masked(headers: &HeaderMap) -> bool {
 
 /// Puts a held token into the headers of a request that is about to be sent.
 ///
-/// Without one, nothing is sent in its name: a durable write whose token is gone, or may not be used
-/// yet, gets a 401 and waits for another token.
+/// Without one, nothing is sent in its name: a durable write whose token is gone, or may not be
+/// used yet, gets a 401 and waits for another token.
 pub(crate) fn unmask(headers: &mut HeaderMap, authorization: Option<HeaderValue>) {
     match authorization {
         Some(authorization) => {

@@ -7,6 +7,7 @@ use super::super::support::{World, from_peer, request, with};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
+use percent_encoding::percent_decode_str;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -86,7 +87,12 @@ fn showing() -> Arc<Script> {
         let fields = fields.filter(|(name, _)| !NOT_SELECTING.contains(&name.as_str()));
         let mut lines: Vec<String> = fields.map(|field| format!("{field:?}")).collect();
         lines.sort();
-        let body = format!("{:?}", (&seen.method, &seen.target, lines));
+        let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+        // Spellings of one query are one key.
+        let query = percent_decode_str(query).decode_utf8_lossy();
+        let mut query: Vec<&str> = query.split('&').collect();
+        query.sort_unstable();
+        let body = format!("{:?}", (&seen.method, path, query, lines));
         Step::Later(Duration::from_millis(50), answer(200, &body))
     })
 }
