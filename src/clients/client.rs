@@ -19,7 +19,8 @@ pub struct NamedClient {
     pub rights: Rights,
     /// Its quota of what needs the API. `None` for that of every caller.
     pub rate: Option<Rate>,
-    /// The weight of its turns, from 1 to [`NamedClient::LARGEST_SHARE`].
+    /// The most requests that go in one of its turns before a budget, from 1 to
+    /// [`NamedClient::LARGEST_SHARE`].
     pub share: u8,
     /// The names in client certificates that stand for it: `spiffe://` URIs, or DNS names in lower
     /// case.
@@ -27,7 +28,7 @@ pub struct NamedClient {
 }
 
 impl NamedClient {
-    /// The largest weight.
+    /// The largest share.
     pub const LARGEST_SHARE: u8 = 16;
 
     /// Decides whether the client may use an operation. `is_overridden` says that a field of the

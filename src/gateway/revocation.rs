@@ -11,8 +11,10 @@ use crate::clients::Clients;
 use crate::clients::revoked::RevokedNames;
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
+use crate::limit::turns::ClientWeights;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a revocation has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +99,9 @@ impl Gateway {
     fn put_in_use(&self, clients: Clients) {
         self.metrics.client_keys(clients.expiries());
         self.quotas.set_clients(clients.clients());
+        let weights = Arc::new(ClientWeights::of_clients(clients.clients()));
+        self.budgets.set_weights(weights.clone());
+        self.writes.set_weights(weights);
         self.router.clients.set(clients);
     }
 }

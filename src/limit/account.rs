@@ -293,20 +293,23 @@ impl Account {
         let turns = &self.turns;
         let ready = (0..most).map_while(|others| turns.ready_at(others, principal, now));
         let ready: Vec<Instant> = ready.collect();
-        // Each turn of a principal comes after one turn of each other principal.
-        let (round, others) = match principal {
-            Some(_) => (turns.principals(), turns.len().saturating_sub(1)),
-            None => (1, usize::MAX),
+        // Those of the same principal, and what all others may have in the turns that it takes.
+        let ahead = |own: usize| match principal {
+            Some(principal) => {
+                let others = turns.others_before(principal, own + 1);
+                (own + others).min(turns.len().saturating_sub(1))
+            }
+            None => own,
         };
-        let ahead = |turn: usize| ((turn + 1) * round).saturating_sub(1).min(others);
-        let plan = self.plan(now, ahead(ready.len().saturating_sub(1)));
-        let ready = ready.into_iter().enumerate();
+        let ahead: Vec<usize> = (0..ready.len()).map(ahead).collect();
+        let plan = self.plan(now, ahead.last().copied().unwrap_or_default());
+        let ready = ahead.into_iter().zip(ready);
         ready
-            .map(|(turn, ready)| {
+            .map(|(ahead, ready)| {
                 // Who is blocked may use its slot just before this one is ready.
                 let ahead = Ahead {
                     ready: 0,
-                    blocked: ahead(turn),
+                    blocked: ahead,
                 };
                 plan.after(ahead, ready)
             })
@@ -384,10 +387,12 @@ impl SlotForecast {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::limit::turns::ClientWeights;
     use crate::limit::window::Terms;
     use crate::route::policy::Rate;
     use std::collections::BTreeMap;
     use std::net::IpAddr;
+    use std::sync::Arc;
 
     const ANSWER: Duration = Duration::from_millis(200);
 
@@ -461,6 +466,73 @@ mod tests {
                 estimate <= left[&place] + Duration::from_secs(2),
                 "{place}: far too late"
             );
+        }
+    }
+
+    /// Whatever the shares are: an estimate of a newcomer, the schedule of all, and the times at
+    /// which requests of one client leave hold if nobody else comes.
+    #[test]
+    fn estimates_are_kept_whatever_the_shares_are() {
+        let clients = ["a", "b", "c"].map(|name| Caller {
+            principal: Principal::Client(name.into()),
+            name: None,
+        });
+        for shares in [[1, 1, 1], [1, 3, 2], [4, 1, 1], [16, 2, 5]] {
+            for (gone, newcomer) in (0..6).flat_map(|gone| (0..3).map(move |n| (gone, n))) {
+                let start = Clock::system().now();
+                let mut account = account(7, start);
+                let shares = ["a", "b", "c"].into_iter().zip(shares);
+                let shares: Vec<(&str, u8)> = shares.collect();
+                let weights = Arc::new(ClientWeights::of_shares(&shares));
+                account.turns().set_weights(weights);
+                for place in 0..50 {
+                    let who = clients[place as usize * 7 % 5 % 3].clone();
+                    account.turns().join(place, who, Urgency::default(), start);
+                    account.turns().ready(place);
+                }
+                // Somebody is amid a turn.
+                let sent: Vec<Slot> = (0..gone)
+                    .map_while(|_| match account.next(start) {
+                        Next::Go(_, slot) => Some(slot),
+                        _ => None,
+                    })
+                    .collect();
+                let now = start + ANSWER;
+                for slot in sent {
+                    account.end(slot, AttemptEnd::Answered(None), ANSWER, now);
+                }
+                let who = &clients[newcomer];
+                let estimate = account.estimate(who, Urgency::default(), now, now);
+                account
+                    .turns()
+                    .join(99, who.clone(), Urgency::default(), now);
+                account.turns().ready(99);
+                let schedule = account.schedule(now);
+                let departures = account.departures(Some(&who.principal), 50, now);
+                let is_own =
+                    |place: LinePosition| place == 99 || place as usize * 7 % 5 % 3 == newcomer;
+                let left = run(&mut account, now);
+                let at: BTreeMap<LinePosition, Instant> = left.iter().copied().collect();
+                assert!(at[&99] <= estimate, "{shares:?} {gone}");
+                assert!(
+                    schedule
+                        .iter()
+                        .all(|(place, planned)| at[place] <= *planned)
+                );
+                let order = |all: &[(LinePosition, Instant)]| -> Vec<LinePosition> {
+                    all.iter().map(|(place, _)| *place).collect()
+                };
+                assert_eq!(order(&schedule), order(&left), "{shares:?} {gone}");
+                let own: Vec<Instant> = left
+                    .iter()
+                    .filter(|(place, _)| is_own(*place))
+                    .map(|(_, at)| *at)
+                    .collect();
+                assert_eq!(own.len(), departures.len());
+                for (nth, (at, most)) in own.iter().zip(&departures).enumerate() {
+                    assert!(at <= most, "{shares:?} {gone}: the {nth}th of {newcomer}");
+                }
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::credential::Hasher;
 use crate::limit::account::{Account, FIRST_GUESS};
 use crate::limit::ledger::{Ledger, PastUsage};
-use crate::limit::turns::LinePosition;
+use crate::limit::turns::{ClientWeights, LinePosition};
 use crate::route::policy::BudgetSpec;
 use crate::swap::Swap;
 use foldhash::HashMap;
@@ -109,6 +109,7 @@ impl Budgets {
                     history,
                     learned,
                     configured: HashMap::default(),
+                    weights: Arc::default(),
                     next_place: 0,
                     load: LineLoad::default(),
                     principals: HashMap::default(),
@@ -148,6 +149,16 @@ impl Budgets {
     /// Applies other bounds to the lines. Requests that wait already stay.
     pub fn set_line_bounds(&self, lines: LineBounds) {
         self.shared.lines.set(lines);
+    }
+
+    /// Applies other weights of clients to all lines, from the next request on. What was estimated
+    /// before may change, as it does when requests arrive.
+    pub fn set_weights(&self, weights: Arc<ClientWeights>) {
+        let mut state = self.shared.state.lock();
+        for open in state.accounts.values_mut() {
+            open.account.turns().set_weights(weights.clone());
+        }
+        state.weights = weights;
     }
 
     /// Refuses from now on every request that could not have its response by `until`, those that

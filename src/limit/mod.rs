@@ -8,7 +8,7 @@
 //! budgets   all budgets behind one lock: requests join, the driver serves, operators look
 //! ticket    a position in a line; a permit for one attempt. Both are guards
 //! account   one budget: its window, its line, its attempts in flight; estimates
-//! turns     the line: principals and callers take turns
+//! turns     the line: principals take turns by their weights, and the callers of each within it
 //! window    the slots, and the proof that they suffice; opening and closing after a 429
 //! releases  when the occupied slots are returned
 //! evidence  the limit and the window, learned from response headers

@@ -1,11 +1,15 @@
 //! Pure. The line of one budget: whose turn it is among those who wait for a slot.
 //!
-//! Principals take turns, and the named callers behind one principal take turns within the
-//! principal's turn: a name divides what a principal has, it does not add to it. Within one caller
-//! the more urgent requests go first, and of equal ones the earlier. But one of `OLDEST_EVERY` of
-//! its turns is for the request that has waited longest, so that none starves. Urgency counts among
-//! a caller's own requests alone. A request that is not ready (an earlier write of its lanes has
-//! not settled) keeps its position without holding up the others.
+//! Principals take turns: weighted round robin. In one turn as many requests of a principal go as
+//! its weight says, if that many are ready. One without a ready request gives up the rest of its
+//! turn and comes back to the end of the ring, so leaving gains nothing. The named callers behind
+//! one principal take turns within the principal's turn: a name divides what a principal has, it
+//! does not add to it.
+//!
+//! Within one caller the more urgent requests go first, and of equal ones the earlier. But one of
+//! `OLDEST_EVERY` of its turns is for the request that has waited longest, so that none starves.
+//! Urgency counts among a caller's own requests alone. A request that is not ready (an earlier
+//! write of its lanes has not settled) keeps its position without holding up the others.
 //!
 //! Invariant: a principal is in the ring of principals exactly if one of its callers is in the
 //! principal's own ring, and a caller is in that exactly if one of its requests is ready. Every
@@ -17,13 +21,14 @@
 pub(crate) use by_urgency::ByUrgency;
 pub use caller::{CallerShare, LinePosition, Urgency};
 pub use sizes::Ahead;
+pub use weight::ClientWeights;
 
 use crate::caller::{Caller, Principal};
 use expected::{BlockedChange, ExpectedTimes};
 use foldhash::HashMap;
 use line::CallerLine;
-use sizes::{LineSize, Sizes};
-use std::collections::BTreeMap;
+use principal::{PrincipalLine, Ring, set_turn};
+use sizes::{LineSize, WeightedSizes};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,44 +36,11 @@ mod by_urgency;
 mod caller;
 mod expected;
 mod line;
+mod principal;
 mod sizes;
 #[cfg(test)]
 mod tests;
-
-/// The waiting requests of one principal, by the name of the caller.
-#[derive(Clone, Debug, Default)]
-struct PrincipalLine {
-    names: HashMap<Option<Arc<str>>, CallerLine>,
-    /// The names with a request that is ready. The next turn is that of the first.
-    ring: Ring<Option<Arc<str>>>,
-    /// The sizes of the lines in `names`.
-    sizes: Sizes,
-    /// The number of requests under all names.
-    size: LineSize,
-    /// When the blocked requests under all names are expected to be ready.
-    expected: ExpectedTimes,
-    /// The place in the ring of the principals.
-    turn: Option<u64>,
-}
-
-/// Those that take turns, by their place.
-type Ring<K> = BTreeMap<u64, K>;
-
-/// Gives one a place at the end of a ring, or takes its place, if it should have one or not.
-fn set_turn<K>(ring: &mut Ring<K>, turn: &mut Option<u64>, has_ready: bool, key: impl Fn() -> K) {
-    match *turn {
-        None if has_ready => {
-            let place = ring.last_key_value().map_or(0, |(last, _)| last + 1);
-            ring.insert(place, key());
-            *turn = Some(place);
-        }
-        Some(place) if !has_ready => {
-            ring.remove(&place);
-            *turn = None;
-        }
-        _ => {}
-    }
-}
+mod weight;
 
 /// The requests that wait for one budget.
 #[derive(Clone, Debug, Default)]
@@ -76,8 +48,10 @@ pub struct Turns {
     principals: HashMap<Principal, PrincipalLine>,
     /// The principals with a request that is ready. The next turn is that of the first.
     ring: Ring<Principal>,
+    /// The weights of all clients, those without waiting requests included.
+    weights: Arc<ClientWeights>,
     /// The sizes of the lines in `principals`.
-    sizes: Sizes,
+    sizes: WeightedSizes,
     /// When all blocked requests are expected to be ready.
     expected: ExpectedTimes,
     /// The caller and the urgency of each request, by which it is found in the maps above.
@@ -105,10 +79,32 @@ impl Turns {
         self.callers.keys().copied()
     }
 
-    /// The number of principals with waiting requests. Each of them goes once before any goes
-    /// twice.
-    pub fn principals(&self) -> usize {
-        self.principals.len()
+    /// The requests of other principals that may go before `requests` of this one have gone, if it
+    /// has that many that are ready: an upper bound. Between two turns of a principal each other one
+    /// has at most one.
+    pub fn others_before(&self, principal: &Principal, requests: usize) -> usize {
+        let weight = self.weights.of(principal);
+        let own = self.principals.get(principal);
+        let own = own.map_or(0, |own| own.weight.requests());
+        weight.turns_of(requests) * (self.sizes.weights() - own)
+    }
+
+    /// Applies other weights, to the present turn as well: a principal of which as many requests
+    /// have gone in it goes to the end.
+    pub fn set_weights(&mut self, weights: Arc<ClientWeights>) {
+        for (principal, line) in &mut self.principals {
+            let weight = weights.of(principal);
+            self.sizes
+                .change(line.weight, line.size, LineSize::default());
+            self.sizes.change(weight, LineSize::default(), line.size);
+            line.weight = weight;
+            line.end_turn_if_over(&mut self.ring);
+            let has_ready = line.size.ready > 0;
+            set_turn(&mut self.ring, &mut line.turn, has_ready, || {
+                principal.clone()
+            });
+        }
+        self.weights = weights;
     }
 
     /// The `most` callers whose first requests have waited longest, the longest first. Looks at
@@ -194,17 +190,14 @@ impl Turns {
     }
 
     /// Removes the request whose turn it is, and returns its position. The next turn of its caller
-    /// and of its principal comes after everybody else's.
+    /// comes after those of the principal's other callers. The next turn of the principal, once as
+    /// many have gone as its weight says, comes after those of all others.
     pub fn pop(&mut self) -> Option<LinePosition> {
-        // Caller and principal lose their places, and get new ones if they have another ready
-        // request.
-        let (_, address) = self.ring.pop_first()?;
+        let address = self.ring.first_key_value()?.1.clone();
         let principal = self.principals.get_mut(&address)?;
-        principal.turn = None;
-        let (_, name) = principal.ring.pop_first()?;
-        let line = principal.names.get_mut(&name)?;
-        line.turn = None;
-        let place = line.take_turn()?;
+        let place = principal.take_turn()?;
+        // Whoever loses its place gets one at the end if another request is ready: see `change`.
+        principal.end_turn_if_over(&mut self.ring);
         self.leave(place);
         Some(place)
     }
@@ -212,14 +205,16 @@ impl Turns {
     /// Changes the line of a caller, and keeps what is known of all lines.
     fn change(&mut self, caller: &Caller, change: impl FnOnce(&mut CallerLine) -> BlockedChange) {
         // A principal without requests is forgotten below, which bounds the table by the line.
-        let principal = self.principals.entry(caller.principal.clone()).or_default();
+        let entry = self.principals.entry(caller.principal.clone());
+        let principal =
+            entry.or_insert_with(|| PrincipalLine::new(self.weights.of(&caller.principal)));
         let before = principal.size;
         let blocked = principal.change(&caller.name, change);
         let after = principal.size;
         set_turn(&mut self.ring, &mut principal.turn, after.ready > 0, || {
             caller.principal.clone()
         });
-        self.sizes.change(before, after);
+        self.sizes.change(principal.weight, before, after);
         self.expected.change(blocked);
         if after.total() == 0 {
             self.principals.remove(&caller.principal);
@@ -231,7 +226,7 @@ impl Turns {
     /// known to go by then.
     pub fn ahead_of(&self, caller: &Caller, urgency: Urgency, until: Option<Instant>) -> Ahead {
         // Within the caller by urgency. Between names and between principals one turn each, so that
-        // each other one goes at most as often as this one, the new request included. Of the
+        // each other one has at most as many turns as this one, the new request included. Of the
         // blocked ones no more than the turns of their lines allow, and no more than are expected
         // in time: two bounds, of which the lower one counts.
         let mut ahead = Ahead::default();
@@ -249,8 +244,12 @@ impl Turns {
             names.blocked = names.blocked.min(own_blocked - mine_blocked);
             ahead += names;
         }
-        // Of the other principals in the same way.
-        let mut principals = self.sizes.first(ahead.count() + 1, own);
+        // Of the other principals in the same way. Each has at most one turn before each of this
+        // one's, whoever is amid a turn: an own turn that has begun saves one of the others, and
+        // the rest of another's is no more than a whole one.
+        let weight = self.weights.of(&caller.principal);
+        let turns = weight.turns_of(ahead.count() + 1);
+        let mut principals = self.sizes.first(turns, weight, own);
         principals.blocked = principals
             .blocked
             .min(self.expected.by(until) - own_blocked);
@@ -311,31 +310,5 @@ impl Turns {
         std::iter::from_fn(|| copy.pop())
             .map(|place| (place, expected.get(&place).copied()))
             .collect()
-    }
-}
-
-impl PrincipalLine {
-    /// Changes the line of a caller, and keeps what is known of all lines of the principal.
-    fn change(
-        &mut self,
-        name: &Option<Arc<str>>,
-        change: impl FnOnce(&mut CallerLine) -> BlockedChange,
-    ) -> BlockedChange {
-        // The ring and the sizes follow what has changed, whatever it was.
-        let line = self.names.entry(name.clone()).or_default();
-        let before = line.size();
-        let blocked = change(line);
-        let after = line.size();
-        set_turn(&mut self.ring, &mut line.turn, after.ready > 0, || {
-            name.clone()
-        });
-        self.sizes.change(before, after);
-        self.expected.change(blocked);
-        self.size.ready = self.size.ready + after.ready - before.ready;
-        self.size.blocked = self.size.blocked + after.blocked - before.blocked;
-        if after.total() == 0 {
-            self.names.remove(name);
-        }
-        blocked
     }
 }

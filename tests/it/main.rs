@@ -61,6 +61,7 @@ mod sdks;
 mod seeing;
 mod server;
 mod shadow;
+mod shares;
 mod simulation;
 mod spans;
 mod spellings;

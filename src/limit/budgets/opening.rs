@@ -70,8 +70,10 @@ impl Budgets {
             Effect::Write => bounds.writes_in_flight,
             Effect::Read => bounds.reads_in_flight,
         };
+        let mut account = Account::new(window, in_flight, now);
+        account.turns().set_weights(state.weights.clone());
         let open = OpenBudget {
-            account: Account::new(window, in_flight, now),
+            account,
             id,
             opened_by: principal.clone(),
             of_writes: request.effect == Effect::Write,

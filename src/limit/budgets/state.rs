@@ -7,7 +7,7 @@ use crate::caller::{Caller, Principal};
 use crate::limit::account::Account;
 use crate::limit::ledger::{AccountId, LEARNED_FOR, Ledger, MOST_LEARNED, PastUsage};
 use crate::limit::ticket::Permit;
-use crate::limit::turns::{LinePosition, Urgency};
+use crate::limit::turns::{ClientWeights, LinePosition, Urgency};
 use crate::route::policy::{BudgetSpec, Rate};
 use foldhash::HashMap;
 use std::collections::BTreeSet;
@@ -33,6 +33,8 @@ pub(in crate::limit) struct BudgetsState {
     /// The budgets whose configured limit has changed since the start, by name. At most as many as
     /// the route table has.
     pub(super) configured: HashMap<Arc<str>, BudgetSpec>,
+    /// The weights of all clients, which each line has as well.
+    pub(super) weights: Arc<ClientWeights>,
     /// The position of the next request. Positions are unique among all lines.
     pub(super) next_place: LinePosition,
     /// The load of all lines, and the part of each principal.

@@ -1,8 +1,10 @@
 //! Pure. How many requests a number of lines have, counted without a look at each line.
 //!
 //! Of a line only the number of requests matters, and few sizes are different: lines with N
-//! requests in all have at most √(2N) sizes.
+//! requests in all have at most √(2N) sizes. Lines of principals are counted for each weight apart,
+//! of which there are few as well.
 
+use super::weight::Weight;
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
@@ -52,6 +54,14 @@ pub(super) struct Sizes {
     ready: Counts,
     /// The number of lines by the number of all of their requests.
     total: Counts,
+}
+
+/// The sizes of the lines of several principals, by their weights.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WeightedSizes {
+    sizes: BTreeMap<Weight, Sizes>,
+    /// The sum of the weights of all lines that are not empty.
+    weights: usize,
 }
 
 /// The number of lines by their size. Empty lines are left out.
@@ -114,10 +124,46 @@ impl Sizes {
             blocked: blocked - own.blocked,
         }
     }
+}
+
+impl WeightedSizes {
+    /// Notes that a line of this weight has another size.
+    pub(super) fn change(&mut self, weight: Weight, before: LineSize, after: LineSize) {
+        let sizes = self.sizes.entry(weight).or_default();
+        sizes.change(before, after);
+        if sizes.total.0.is_empty() {
+            self.sizes.remove(&weight);
+        }
+        let of = |size: LineSize| usize::from(size.total() > 0) * weight.requests();
+        self.weights = self.weights + of(after) - of(before);
+    }
+
+    /// The requests of all lines but one of the size `own` and this weight, in `turns` turns of
+    /// each at most.
+    pub(super) fn first(&self, turns: usize, weight: Weight, own: LineSize) -> Ahead {
+        let mut first = Ahead::default();
+        for (of, sizes) in &self.sizes {
+            let own = if *of == weight {
+                own
+            } else {
+                LineSize::default()
+            };
+            first += sizes.first(turns.saturating_mul(of.requests()), own);
+        }
+        first
+    }
+
+    /// The sum of the weights of all lines.
+    pub(super) fn weights(&self) -> usize {
+        self.weights
+    }
 
     /// The number of entries in memory.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
-        self.ready.0.len() + self.total.0.len()
+        let sizes = self.sizes.values();
+        sizes
+            .map(|sizes| sizes.ready.0.len() + sizes.total.0.len())
+            .sum()
     }
 }

@@ -14,6 +14,35 @@ fn caller(principal: u8, name: Option<u8>) -> Caller {
     }
 }
 
+/// The names of the clients of these tests.
+const CLIENTS: [&str; 4] = ["a", "b", "c", "d"];
+
+/// The `n`th client, or one of its named callers.
+fn client(n: u8, name: Option<u8>) -> Caller {
+    Caller {
+        principal: Principal::Client(CLIENTS[usize::from(n)].into()),
+        ..caller(n, name)
+    }
+}
+
+/// The weights of clients with these shares.
+fn weights(shares: &[u8]) -> Arc<ClientWeights> {
+    let shares: Vec<(&str, u8)> = CLIENTS.into_iter().zip(shares.iter().copied()).collect();
+    Arc::new(ClientWeights::of_shares(&shares))
+}
+
+/// An empty line for clients with these shares.
+fn weighted(shares: &[u8]) -> Turns {
+    let mut turns = Turns::default();
+    turns.set_weights(weights(shares));
+    turns
+}
+
+fn join_ready(turns: &mut Turns, place: LinePosition, caller: Caller) {
+    turns.join(place, caller, USUAL, now());
+    turns.ready(place);
+}
+
 /// An instant; which one does not matter.
 fn now() -> Instant {
     Clock::system().now()
@@ -248,7 +277,8 @@ fn ahead_by_looking(
     for other in names.filter(|other| *other != caller) {
         ahead += those(other, &|_| true, each);
     }
-    let each = ahead.count() + 1;
+    let weight = |principal: &Principal| turns.weights.of(principal).requests();
+    let rounds = (ahead.count() + 1).div_ceil(weight(&caller.principal));
     let principals: BTreeSet<Principal> = turns.principals.keys().cloned().collect();
     for principal in principals
         .into_iter()
@@ -258,6 +288,7 @@ fn ahead_by_looking(
         for other in callers.iter().filter(|other| other.principal == principal) {
             all += those(other, &|_| true, usize::MAX);
         }
+        let each = rounds * weight(&principal);
         let ready = all.ready.min(each);
         let blocked = all.blocked.min(each - ready);
         ahead += Ahead { ready, blocked };
@@ -299,14 +330,16 @@ proptest! {
     /// limit in time it is an upper bound of that.
     #[test]
     fn what_is_ahead_is_known_without_a_look_at_each_line(
-        steps in prop::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u64..200), 1..100)
+        steps in prop::collection::vec((0u8..5, 0u8..4, 0u8..3, 0u64..200), 1..100),
+        shares in prop::collection::vec(prop::collection::vec(1u8..6, 4), 2),
     ) {
-        let (mut turns, start) = (Turns::default(), now());
+        let (mut turns, start) = (weighted(&shares[0]), now());
         let at = |pick: u64| start + std::time::Duration::from_secs(pick % 7);
         for (place, (what, principal, name, pick)) in (0..).zip(steps) {
-            let who = caller(principal, (name > 0).then_some(name));
+            let who = client(principal, (name > 0).then_some(name));
             let urgency = Urgency((pick % 8) as u8);
             match what {
+                4 => turns.set_weights(weights(&shares[pick as usize % 2])),
                 0 | 1 => turns.join(place, who.clone(), urgency, at(pick)),
                 2 => turns.ready(pick % (place + 1)),
                 _ if pick % 2 == 0 => {
@@ -330,6 +363,9 @@ proptest! {
             prop_assert_eq!(everyone.blocked, blocked.count());
             prop_assert_eq!(everyone.ready, turns.everyone(None).count() - turns.expected.len());
             prop_assert!(turns.sizes.entries() <= 2 * turns.principals.len());
+            let principals = turns.principals.keys();
+            let sum: usize = principals.map(|principal| turns.weights.of(principal).requests()).sum();
+            prop_assert_eq!(turns.sizes.weights(), sum);
         }
     }
 
@@ -338,16 +374,17 @@ proptest! {
     /// other, and nothing is left behind.
     #[test]
     fn everyone_is_served_once_in_turn(
-        steps in prop::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u64..200), 1..200)
+        steps in prop::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u64..200), 1..200),
+        shares in prop::collection::vec(1u8..6, 4),
     ) {
-        let mut turns = Turns::default();
+        let mut turns = weighted(&shares);
         let mut waiting: Vec<(LinePosition, Caller, bool, Urgency)> = Vec::new();
         let mut next = 0;
         let mut passed: HashMap<Principal, HashMap<Principal, usize>> = HashMap::default();
         for (what, principal, name, pick) in steps {
             match what {
                 0 => {
-                    let who = caller(principal, (name > 0).then_some(name));
+                    let who = client(principal, (name > 0).then_some(name));
                     prop_assert_eq!(turns.len(), waiting.len());
                     let urgency = Urgency((pick % 8) as u8);
                     turns.join(next, who.clone(), urgency, now());
@@ -386,7 +423,8 @@ proptest! {
                     for other in others.into_iter().filter(|other| *other != who.principal) {
                         let count = passed.entry(other.clone()).or_default().entry(who.principal.clone()).or_default();
                         *count += 1;
-                        prop_assert!(*count <= 2, "{other} was passed over by {}", who.principal);
+                        let most = turns.weights.of(&who.principal).requests();
+                        prop_assert!(*count <= most, "{other} was passed over by {}", who.principal);
                     }
                 }
             }
@@ -397,5 +435,233 @@ proptest! {
             prop_assert!(turns.leave(place));
         }
         prop_assert!(turns.principals.is_empty() && turns.ring.is_empty());
+    }
+
+    /// Whoever joins goes no later than was told, and so does each of the requests of a principal,
+    /// whoever is amid a turn, whatever the weights were before, and whenever the blocked ones are
+    /// ready.
+    #[test]
+    fn nobody_goes_later_than_the_weights_say(
+        steps in prop::collection::vec((0u8..6, 0u8..4, 0u8..3, 0u64..200), 1..120),
+        shares in prop::collection::vec(prop::collection::vec(1u8..6, 4), 2),
+        (principal, name, urgency) in (0u8..4, 0u8..3, 0u8..8),
+        opens in prop::collection::vec(0u64..200, 0..40),
+    ) {
+        let (mut turns, _) = after_steps(&steps, &shares);
+        let who = client(principal, (name > 0).then_some(name));
+        let ahead = turns.ahead_of(&who, Urgency(urgency), None).count();
+        turns.join(NEWCOMER, who.clone(), Urgency(urgency), now());
+        turns.ready(NEWCOMER);
+        // What its principal has that is ready goes in turns whose number is known.
+        let is_own = |turns: &Turns, place: LinePosition| {
+            turns.callers.get(&place).is_some_and(|(by, _)| by.principal == who.principal)
+        };
+        let line = &turns.principals[&who.principal];
+        let own_ready = line.size.ready;
+        let others_before: Vec<usize> =
+            (1..=own_ready).map(|own| turns.others_before(&who.principal, own)).collect();
+        let (mut before, mut own, mut others) = (None, 0, 0);
+        let mut opens = opens.into_iter();
+        for popped in 0.. {
+            let copy = turns.clone();
+            let Some(place) = turns.pop() else { break };
+            if place == NEWCOMER {
+                before = Some(popped);
+            }
+            if is_own(&copy, place) {
+                if let Some(most) = others_before.get(own) {
+                    prop_assert!(others <= *most, "{others} of {most} before the {own}th");
+                }
+                own += 1;
+            } else {
+                others += 1;
+            }
+            if let Some(place) = opens.next() {
+                turns.ready(place);
+            }
+        }
+        let before = before.unwrap();
+        prop_assert!(before <= ahead, "{before} of {ahead} before");
+    }
+
+    /// The order that is shown and planned with is that in which requests go.
+    #[test]
+    fn the_order_is_that_of_the_turns(
+        steps in prop::collection::vec((0u8..6, 0u8..4, 0u8..3, 0u64..200), 1..120),
+        shares in prop::collection::vec(prop::collection::vec(1u8..6, 4), 2),
+    ) {
+        let (mut turns, next) = after_steps(&steps, &shares);
+        let order: Vec<LinePosition> = turns.in_order().into_iter().map(|(place, _)| place).collect();
+        (0..next).for_each(|place| turns.ready(place));
+        prop_assert_eq!(order, everyone(&mut turns));
+    }
+}
+
+/// The position of a request that joins last.
+const NEWCOMER: LinePosition = 1_000;
+
+/// A line in which all kinds of things have happened, and the number of requests that joined. The
+/// weights change at times.
+fn after_steps(steps: &[(u8, u8, u8, u64)], shares: &[Vec<u8>]) -> (Turns, LinePosition) {
+    let mut turns = weighted(&shares[0]);
+    let mut next = 0;
+    for &(what, principal, name, pick) in steps {
+        match what {
+            0..=2 => {
+                let who = client(principal, (name > 0).then_some(name));
+                turns.join(next, who, Urgency((pick % 8) as u8), now());
+                if what > 0 {
+                    turns.ready(next);
+                }
+                next += 1;
+            }
+            3 => turns.ready(pick % (next + 1)),
+            4 => {
+                turns.pop();
+            }
+            _ if pick % 3 == 0 => turns.set_weights(weights(&shares[pick as usize % 2])),
+            _ => {
+                turns.leave(pick % (next + 1));
+            }
+        }
+    }
+    (turns, next)
+}
+
+/// Runs a script: a letter is a client that joins and is ready, a point is a turn. Returns whose
+/// turns they were.
+fn run(turns: &mut Turns, script: &str) -> String {
+    let mut gone = String::new();
+    for (place, step) in (0..).zip(script.chars()) {
+        if step == '.' {
+            let copy = turns.clone();
+            let whose = turns.pop().map(|place| &copy.callers[&place].0.principal);
+            gone += &whose.map_or("-".into(), Principal::to_string);
+            continue;
+        }
+        let n = CLIENTS.iter().position(|name| name.starts_with(step));
+        join_ready(turns, place, client(n.unwrap() as u8, None));
+    }
+    gone
+}
+
+#[test]
+fn clients_go_as_often_in_a_turn_as_their_shares_say() {
+    let cases: [(&[u8], &str, &str); 11] = [
+        (&[1, 1], "aaabbb.......", "ababab-"),
+        (&[1, 3], "aaabbbbbb.........", "abbbabbba"),
+        (&[3, 1], "aaaaabbb........", "aaabaabb"),
+        (&[2, 1, 3], "aaabbcccc.........", "aabcccabc"),
+        // Who has less than its share gives the rest to the others.
+        (&[3, 1], "abbbb.....", "abbbb"),
+        // It comes back to the end with a whole turn, and gains nothing by that.
+        (&[3, 1], "abbb.aaaa.......", "abaaabab"),
+        (&[2, 1], "abbb.aa....", "abaab"),
+        (&[3, 1], "abbb.a..a..", "ababa"),
+        (&[3, 1], "abbb.a.a.a...", "abaaab"),
+        // Amid its turn it may join as it likes, and nobody is passed over for longer.
+        (&[3, 1], "aabb.a.aa.....", "aaabaab"),
+        // The second one is not in the file, and has a share of one.
+        (&[16], "aaaaaabb........", "aaaaaabb"),
+    ];
+    for (shares, script, expected) in cases {
+        let gone = run(&mut weighted(shares), script);
+        assert_eq!(gone, expected, "{shares:?} {script}");
+    }
+}
+
+#[test]
+fn other_weights_hold_from_the_present_turn_on() {
+    let line = "aaaaaabbbb";
+    for (gone, shares, expected) in [
+        // Two of four have gone. With a share of two the turn is over, with one it was too long.
+        ("..", [2, 1], "baabaa"),
+        ("..", [1, 1], "babab"),
+        ("..", [3, 1], "abaaab"),
+        ("", [1, 1], "ababab"),
+        // The other one's turn has not begun.
+        ("..", [4, 2], "aabbaa"),
+        ("..", [4, 3], "aabbba"),
+    ] {
+        let mut turns = weighted(&[4, 1]);
+        run(&mut turns, line);
+        for _ in gone.chars() {
+            turns.pop();
+        }
+        turns.set_weights(weights(&shares));
+        let rest = ".".repeat(expected.len());
+        let all = run(&mut turns, &rest);
+        assert_eq!(all, expected, "{shares:?} after {gone}");
+    }
+}
+
+#[test]
+fn names_share_the_turn_of_their_client() {
+    let mut turns = weighted(&[1, 3]);
+    for place in 0..6 {
+        join_ready(&mut turns, place, client(0, None));
+    }
+    for place in 6..18 {
+        join_ready(&mut turns, place, client(1, Some((place % 2) as u8)));
+    }
+    // One after the other, across the turns of the client.
+    assert_eq!(everyone(&mut turns)[..8], [0, 6, 7, 8, 1, 9, 10, 11]);
+}
+
+#[test]
+fn what_is_ahead_of_a_newcomer_depends_on_both_weights() {
+    let mut turns = weighted(&[1, 3, 2]);
+    for place in 0..20 {
+        join_ready(&mut turns, place, client(0, None));
+        join_ready(&mut turns, 20 + place, client(1, None));
+    }
+    let ahead = |turns: &Turns, n| turns.ahead_of(&client(n, None), USUAL, None).ready;
+    // Nothing of its own: one turn of each.
+    assert_eq!(ahead(&turns, 2), 1 + 3);
+    // Its 21st: 20 own, and 21 turns of the other, or 7.
+    assert_eq!(ahead(&turns, 0), 20 + 20);
+    assert_eq!(ahead(&turns, 1), 20 + 7);
+    join_ready(&mut turns, 50, client(2, None));
+    join_ready(&mut turns, 51, client(2, None));
+    // Its third: two own, two turns of each.
+    assert_eq!(ahead(&turns, 2), 2 + 2 * (1 + 3));
+    assert_eq!(turns.others_before(&client(1, None).principal, 7), 3 * 3);
+    let absent = client(3, None).principal;
+    assert_eq!(turns.others_before(&absent, 1), 1 + 3 + 2);
+}
+
+/// Two clients that always have requests divide the slots as their shares say, in each turn.
+#[test]
+fn clients_with_requests_get_their_shares_in_each_turn() {
+    for seed in 0..50 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let shares = [1, 3];
+        let mut turns = weighted(&shares);
+        let (mut waiting, mut next) = ([0_usize; 2], 0);
+        let mut gone: Vec<usize> = Vec::new();
+        while gone.len() < 400 {
+            // Each has as many as go in a turn, at least, and joins in bursts.
+            for n in 0..2 {
+                let least = usize::from(shares[n]);
+                let joins = match waiting[n] {
+                    few if few < least => least - few + rng.usize(0..5),
+                    _ => rng.usize(0..2) * usize::from(waiting[n] < 50),
+                };
+                for _ in 0..joins {
+                    join_ready(&mut turns, next, client(n as u8, None));
+                    next += 1;
+                }
+                waiting[n] += joins;
+            }
+            let copy = turns.clone();
+            let place = turns.pop().unwrap();
+            let n = usize::from(copy.callers[&place].0 == client(1, None));
+            waiting[n] -= 1;
+            gone.push(n);
+        }
+        // The first turn of the one that joined first has one request of four.
+        for (turn, slots) in gone.chunks(4).enumerate() {
+            assert_eq!(slots, [0, 1, 1, 1], "turn {turn} of seed {seed}");
+        }
     }
 }

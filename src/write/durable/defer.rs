@@ -14,6 +14,7 @@
 
 use crate::exchange::request::RequestContext;
 use crate::lanes::{LanePosition, Turn};
+use crate::limit::turns::ClientWeights;
 use crate::write::Writes;
 use crate::write::durable::Durable;
 use crate::write::durable::pending::PendingWrite;
@@ -76,6 +77,11 @@ impl Writes {
         if let Some(place) = pending.not_cancelled() {
             self.defer(pending, place);
         }
+    }
+
+    /// Applies other weights of clients to the writes that are deferred.
+    pub fn set_weights(&self, weights: Arc<ClientWeights>) {
+        self.durable.shared.scheduler.lock().set_weights(weights);
     }
 
     /// Brings deferred writes before their budgets, for as long as the future is polled. Another

@@ -2,14 +2,16 @@
 //!
 //! There may be a hundred thousand of them, far more than may wait for a budget. Of the writes of
 //! one credential and operation a few stand before the budget ([`AT_ONCE`]): enough that no slot is
-//! left unused, and that a batch can be full. Callers take turns in being scheduled. Within a
-//! caller the more urgent come first, but every fourth is the oldest, so that none starves. Writes
-//! whose lanes are closed wait here and keep no other from the line, with one exception: a write
-//! that could join a batch with those before the budget is scheduled as well.
+//! left unused, and that a batch can be full. Callers take turns in being scheduled, with as many
+//! writes in each as the weight of their client says: what stands before the budget would otherwise
+//! undo the weights there. Within a caller the more urgent come first, but every fourth is the
+//! oldest, so that none starves. Writes whose lanes are closed wait here and keep no other from the
+//! line, with one exception: a write that could join a batch with those before the budget is
+//! scheduled as well.
 
 use crate::credential::Credential;
 use crate::lanes::Turn;
-use crate::limit::turns::Urgency;
+use crate::limit::turns::{ClientWeights, Urgency};
 use group::DeferredGroup;
 use line::{DeferredLine, GroupKey};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -43,6 +45,8 @@ pub struct Scheduler<T> {
     writes: HashMap<Turn, (T, LineKey, Urgency)>,
     /// The pauses, and since when. Several may hold back one write; each ends by itself.
     paused: HashMap<Pause, Instant>,
+    /// The weights of all clients: how many writes of a line go in its turn.
+    weights: Arc<ClientWeights>,
 }
 
 /// A set of writes that are not scheduled for now.
@@ -67,6 +71,7 @@ impl<T> Default for Scheduler<T> {
             stand: 0,
             writes: HashMap::new(),
             paused: HashMap::new(),
+            weights: Arc::default(),
         }
     }
 }
@@ -150,7 +155,8 @@ impl<T> Scheduler<T> {
     /// They count until [`Scheduler::gone`] is called with these. `follows` says whether a write
     /// waits in its lanes for no others than these.
     ///
-    /// Groups take turns, and the lines of a group do, however many writes each of them has. Only
+    /// Groups take turns, and the lines of a group do, however many writes each of them has; only
+    /// the lines have weights. Only
     /// groups in which something has changed are looked at.
     pub fn schedule(
         &mut self,
@@ -198,7 +204,7 @@ impl<T> Scheduler<T> {
             group.owes_follower = false;
             return Some(next);
         }
-        if let Some(next) = group.ready(lines) {
+        if let Some(next) = group.ready(lines, &self.weights) {
             group.owes_follower = true;
             return Some(next);
         }
@@ -215,6 +221,11 @@ impl<T> Scheduler<T> {
             self.stand = self.stand.saturating_sub(1);
             self.wake(&key);
         }
+    }
+
+    /// Applies other weights of clients, from the next write on.
+    pub fn set_weights(&mut self, weights: Arc<ClientWeights>) {
+        self.weights = weights;
     }
 
     /// Pauses writes until they are resumed. Returns `false` if they were paused already.
@@ -321,7 +332,7 @@ fn is_paused(paused: &HashMap<Pause, Instant>, (credential, operation): &GroupKe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::Caller;
+    use crate::caller::{Caller, Principal};
     use crate::clock::Clock;
     use proptest::prelude::*;
     use std::net::IpAddr;
@@ -388,6 +399,54 @@ mod tests {
         let first = scheduler.schedule(|_, _, _| false);
         assert_eq!(first.len(), AT_ONCE);
         assert_eq!(first[1].0, 199, "the second is the other caller's");
+    }
+
+    /// The line of a client, beside that of `line(0)`.
+    fn of_client(name: &str) -> LineKey {
+        LineKey {
+            caller: Caller {
+                principal: Principal::Client(name.into()),
+                name: None,
+            },
+            ..line(0)
+        }
+    }
+
+    #[test]
+    fn more_of_a_client_with_a_larger_share_stand_and_follow() {
+        let mut scheduler = Scheduler::default();
+        let weights = |shares| Arc::new(ClientWeights::of_shares(shares));
+        scheduler.set_weights(weights(&[("a", 1), ("b", 3)]));
+        for turn in 0..400 {
+            let line = of_client(if turn % 2 == 0 { "a" } else { "b" });
+            scheduler.enter(turn, turn, line, urgency(3), true);
+        }
+        let names = |scheduled: &[(Turn, Turn, LineKey)]| -> String {
+            let principals = scheduled.iter().map(|(_, _, line)| &line.caller.principal);
+            principals.map(Principal::to_string).collect()
+        };
+        let nobody = |_, _, _: &BTreeSet<Turn>| false;
+        let first = scheduler.schedule(nobody);
+        assert_eq!(names(&first), "abbb".repeat(AT_ONCE / 4));
+        // One by one, as slots come free.
+        let mut next = String::new();
+        for (_, turn, line) in &first[..8] {
+            scheduler.gone(*turn, line);
+            next += &names(&scheduler.schedule(nobody));
+        }
+        assert_eq!(next, "abbbabbb");
+        // A reload takes effect with the next one, in the present turn.
+        for (_, turn, line) in &first[8..10] {
+            scheduler.gone(*turn, line);
+            scheduler.schedule(nobody);
+        }
+        scheduler.set_weights(weights(&[("a", 2)]));
+        let mut next = String::new();
+        for (_, turn, line) in &first[10..17] {
+            scheduler.gone(*turn, line);
+            next += &names(&scheduler.schedule(nobody));
+        }
+        assert_eq!(next, "baabaab");
     }
 
     #[test]
@@ -534,6 +593,8 @@ mod tests {
             steps in prop::collection::vec((0u8..4, 0u8..4, any::<bool>(), 0u8..8), 1..200)
         ) {
             let mut scheduler = Scheduler::default();
+            scheduler.set_weights(Arc::new(ClientWeights::of_shares(&[("0", 1), ("1", 2), ("2", 3)])));
+            let line = |n: u8| LineKey { caller: of_client(&n.to_string()).caller, ..line(n) };
             let (mut standing, mut seen) = (Vec::new(), Vec::new());
             let mut left = 0;
             for (turn, (what, n, is_ready, u)) in steps.iter().enumerate() {
@@ -560,6 +621,9 @@ mod tests {
                     prop_assert_eq!(scheduler.ring.contains(group), known.in_ring);
                     let ring: HashSet<&LineKey> = known.ring.iter().collect();
                     prop_assert_eq!(ring.len(), known.ring.len(), "one turn a round");
+                    for line in known.ring.iter().skip(1) {
+                        prop_assert_eq!(scheduler.lines[line].gone, 0, "a turn that has not begun");
+                    }
                     let followers: HashSet<&LineKey> = known.followers.iter().collect();
                     prop_assert_eq!(followers.len(), known.followers.len(), "one turn a round");
                     for (key, line) in scheduler.lines.iter().filter(|(key, _)| key.group() == *group) {

@@ -2,11 +2,13 @@
 //! is next.
 //!
 //! Promises that each line has its turn, and that ready writes and those that may join a batch have
-//! theirs. The pauses, and how many writes may stand, are not known here.
+//! theirs. In a turn of a line as many ready writes go as the weight of its principal says. The
+//! pauses, and how many writes may stand, are not known here.
 
 use super::line::{DeferredLine, LineKey};
 use crate::credential::Credential;
 use crate::lanes::Turn;
+use crate::limit::turns::ClientWeights;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// The most writes with closed lanes of one operation that are looked at, each time, for one that
@@ -46,16 +48,23 @@ impl DeferredGroup {
     pub(super) fn ready(
         &mut self,
         lines: &mut HashMap<LineKey, DeferredLine>,
+        weights: &ClientWeights,
     ) -> Option<(Turn, LineKey)> {
         while let Some(of) = self.ring.pop_front() {
             let Some(line) = lines.get_mut(&of) else {
                 continue;
             };
             if let Some(turn) = line.ready.take_turn() {
-                self.ring.push_back(of.clone());
+                line.gone += 1;
+                if line.gone < weights.of(&of.caller.principal).requests() {
+                    self.ring.push_front(of.clone());
+                } else {
+                    line.gone = 0;
+                    self.ring.push_back(of.clone());
+                }
                 return Some((turn, of));
             }
-            line.in_ring = false;
+            (line.in_ring, line.gone) = (false, 0);
             if line.is_forgotten() {
                 lines.remove(&of);
             }
@@ -65,7 +74,7 @@ impl DeferredGroup {
 
     /// Returns a write with closed lanes that may join a batch of those that stand already, and its
     /// line. Each line has its turn, so a caller whose writes join none does not hide those of
-    /// others.
+    /// others. Weights do not count: these writes take no slot.
     pub(super) fn follower(
         &mut self,
         lines: &mut HashMap<LineKey, DeferredLine>,

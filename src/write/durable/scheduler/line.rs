@@ -39,6 +39,9 @@ pub(super) struct DeferredLine {
     pub(super) ready: ByUrgency,
     /// Writes whose lanes are closed.
     pub(super) blocked: BTreeSet<Turn>,
+    /// The number of ready writes that have gone in the present turn. 0 unless the line is the first
+    /// of its group's ring.
+    pub(super) gone: usize,
     /// Whether the line is in the ring of its group.
     pub(super) in_ring: bool,
     /// Whether the line is among those of its group that are looked at for followers.
