@@ -80,8 +80,8 @@ impl Turns {
     }
 
     /// The requests of other principals that may go before `requests` of this one have gone, if it
-    /// has that many that are ready: an upper bound. Between two turns of a principal each other one
-    /// has at most one.
+    /// has that many that are ready: an upper bound. Between two turns of a principal each other
+    /// one has at most one.
     pub fn others_before(&self, principal: &Principal, requests: usize) -> usize {
         let weight = self.weights.of(principal);
         let own = self.principals.get(principal);

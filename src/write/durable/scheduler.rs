@@ -156,8 +156,7 @@ impl<T> Scheduler<T> {
     /// waits in its lanes for no others than these.
     ///
     /// Groups take turns, and the lines of a group do, however many writes each of them has; only
-    /// the lines have weights. Only
-    /// groups in which something has changed are looked at.
+    /// the lines have weights. Groups in which nothing has changed are not looked at.
     pub fn schedule(
         &mut self,
         follows: impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,

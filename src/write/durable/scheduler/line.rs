@@ -39,8 +39,8 @@ pub(super) struct DeferredLine {
     pub(super) ready: ByUrgency,
     /// Writes whose lanes are closed.
     pub(super) blocked: BTreeSet<Turn>,
-    /// The number of ready writes that have gone in the present turn. 0 unless the line is the first
-    /// of its group's ring.
+    /// The number of ready writes that have gone in the present turn. 0 unless the line is the
+    /// first of its group's ring.
     pub(super) gone: usize,
     /// Whether the line is in the ring of its group.
     pub(super) in_ring: bool,
