@@ -20,7 +20,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, StatusCode};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The header of requests that change something. A browser does not send it for another site.
 pub const HEADER: HeaderName = HeaderName::from_static("x-gateway-admin");
@@ -231,7 +231,7 @@ impl Access {
         if !request.method().is_safe() && !headers.contains_key(HEADER) {
             return Err(Denied::Header);
         }
-        let local = self.loopback && peer.to_canonical().is_loopback();
+        let local = self.loopback && is_of_this_machine(peer);
         let probe = PROBES.contains(&request.uri().path());
         if self.open || probe && (local || self.public) {
             return Ok(());
@@ -278,6 +278,13 @@ impl Access {
             || bare.parse::<IpAddr>().is_ok()
             || hosts.any(|known| known.eq_ignore_ascii_case(name))
     }
+}
+
+/// Returns whether a peer is a program on this machine that speaks for itself. Programs have these
+/// two addresses; sidecars of a mesh pass requests of other machines on from other ones of
+/// 127.0.0.0/8.
+fn is_of_this_machine(peer: IpAddr) -> bool {
+    [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].contains(&peer.to_canonical())
 }
 
 #[cfg(test)]

@@ -255,6 +255,24 @@ fn a_loopback_peer_is_like_others_where_others_can_connect() {
     }
 }
 
+/// A mesh delivers requests of other machines to a loopback listener from addresses of its own.
+#[test]
+fn the_sidecar_of_a_mesh_is_no_program_of_this_machine() {
+    let access = access(false, false, false);
+    for (peer, is_local) in [
+        ("127.0.0.1", true),
+        ("::1", true),
+        ("::ffff:127.0.0.1", true),
+        ("127.0.0.6", false),
+        ("::ffff:127.0.0.6", false),
+    ] {
+        for path in ["/metrics", "/livez", "/status", "/writes"] {
+            let admitted = asked(&access, peer, path, "").is_ok();
+            assert_eq!(admitted, is_local, "{peer} {path}");
+        }
+    }
+}
+
 #[test]
 fn whoever_opens_the_socket_may_do_everything() {
     let request = Request::delete("/writes/1").body(()).unwrap();
