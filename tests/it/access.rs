@@ -240,6 +240,80 @@ async fn a_key_that_is_not_accepted_ends_at_the_door() {
     assert_eq!(world.send(confused).await.status, 401);
     assert!(api.tokens().is_empty());
     assert_eq!(journal.newest().await.unwrap(), None);
+    let counted = metrics(&world).await;
+    let marks = "\nsegment_gateway_cache_invalidation_marks 0\n";
+    assert!(counted.contains(marks), "nothing is invalidated");
+}
+
+/// Whatever keys are sent, the gateway has no more to remember, and no series more to show.
+#[tokio::test(start_paused = true)]
+async fn unknown_keys_leave_nothing_behind() {
+    let api = Api::new();
+    let (world, keys) = managed(&api);
+    let send = async |key: &str| {
+        let answer = world.send(request(Method::GET, "/users", key, "")).await;
+        assert_eq!(says(&answer), (401, "gateway-key-unknown".to_owned()));
+    };
+    send(ClientKey::generate().unwrap().reveal()).await;
+    let series = |text: &str| {
+        let names = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let names = names.map(|(name, _)| name.to_owned());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = metrics(&world).await;
+    for _ in 0..10_000 {
+        send(ClientKey::generate().unwrap().reveal()).await;
+    }
+    let after = metrics(&world).await;
+    assert_eq!(series(&before), series(&after));
+    assert!(after.contains("\nsegment_gateway_callers 0\n"), "{after}");
+    assert!(api.tokens().is_empty());
+    assert_eq!(
+        world
+            .send(keys.of_a(Method::GET, "/users", ""))
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_replaced_while_its_client_goes_on() {
+    let api = Api::new();
+    let (world, keys) = managed(&api);
+    let new = ClientKey::generate().unwrap();
+    let clients = |accepted: &[&ClientKey]| {
+        let a = clients::client(&world, "a", "held", &["listUsers", "getUser"]);
+        let entries = accepted.iter().map(|key| clients::entry(key, &a, None));
+        let entries = entries.collect();
+        Clients::new(CredentialMode::Managed, vec![a], entries, Vec::new())
+    };
+    let set = |accepted: &[&ClientKey]| world.gateway.set_clients(clients(accepted));
+    set(&[&keys.a, &new]);
+    let asks = |key: &ClientKey, n: usize| {
+        let target = format!("/users?n={}", n % 7);
+        let connection = u8::try_from(n % 5).unwrap();
+        world.spawn(from_peer(
+            request(Method::GET, &target, key.reveal(), ""),
+            connection,
+        ))
+    };
+    let old: Vec<_> = (0..50).map(|n| asks(&keys.a, n)).collect();
+    for one in old {
+        assert_eq!(one.await.unwrap().status, 200);
+    }
+    let mut waiting = Vec::new();
+    for n in 0..200 {
+        waiting.push(asks(&new, n));
+        if n == 100 {
+            set(&[&new]);
+        }
+        tokio::task::yield_now().await;
+    }
+    for one in waiting {
+        assert_eq!(one.await.unwrap().status, 200);
+    }
+    assert_eq!(asks(&keys.a, 0).await.unwrap().status, 401);
 }
 
 #[tokio::test(start_paused = true)]
@@ -619,6 +693,8 @@ fn clients_file(more: &str) -> String {
 
 #[tokio::test]
 async fn a_key_is_made_used_and_revoked_and_its_token_rotated() {
+    // At the level that shows most.
+    let configuration = format!("{MANAGED}[log]\nlevel = 'trace'\naccess = 'all'\n");
     let made = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
         .args(["key", "new", "--client", "hr-sync"])
         .output()
@@ -629,7 +705,7 @@ async fn a_key_is_made_used_and_revoked_and_its_token_rotated() {
     let place = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
     place("clients.toml", &clients_file(&block)).unwrap();
     place("token", "the-first-token\n").unwrap();
-    let gateway = Program::sandbox_in(directory, MANAGED).await;
+    let gateway = Program::sandbox_in(directory, &configuration).await;
     let send = |method, target: &str, body: &str| {
         let request = request(method, target, key.trim(), body);
         ask(gateway.proxy, request)
