@@ -4,6 +4,7 @@
 //! `admin.rs` asks a running gateway, for the commands that need one.
 
 mod admin;
+mod audit;
 mod cache;
 mod check;
 mod clients;
@@ -69,6 +70,8 @@ enum Command {
     Clients(clients::ClientsCommand),
     /// Make a key for a client, or hash one for the file of clients.
     Key(key::KeyCommand),
+    /// Verify and search the audit log.
+    Audit(audit::AuditCommand),
     /// Name a token as logs and lists do.
     Credential(credential::CredentialCommand),
     /// Show or change the log level of a running gateway.
@@ -96,6 +99,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Journal(command) => journal::run(&command),
         Command::Clients(command) => clients::run(&command),
         Command::Key(command) => key::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Credential(command) => credential::run(&command),
         Command::Log(command) => admin::run(log::act(&command)),
         Command::Completions { shell } => {

@@ -11,7 +11,7 @@
 use super::read::{Document, Environment, Findings, Section};
 use super::table::configuration;
 use super::units::{self, Size};
-use super::words::{ClientAuth, LogAccess, LogFormat, LogLevel, Mode};
+use super::words::{AuditSubjects, AuditWhen, ClientAuth, LogAccess, LogFormat, LogLevel, Mode};
 use crate::clients::CredentialMode;
 use crate::credential::CredentialNames;
 use crate::network::Network;
@@ -263,6 +263,22 @@ configuration! {
     shutdown: ShutdownConfig {
         /// How long requests may go on after the signal to stop.
         drain: Duration = seconds(25), reload, in Duration::ZERO..=units::LONGEST;
+    }
+
+    /// The audit log.
+    audit: AuditConfig {
+        /// The file; `None` keeps no audit log.
+        file: Option<PathBuf> = None, restart;
+        /// Whether a write is recorded before it is sent, or only once it has ended.
+        when: AuditWhen = AuditWhen::After, restart;
+        /// The key that signs the records; `None` is one beside the file.
+        key_file: Option<PathBuf> = None, restart;
+        /// The size from which the file is rotated.
+        largest_file: Size = Size::mib(100), restart, in Size::kib(64)..=LARGE;
+        /// Rotated files that are kept.
+        kept_files: usize = 10, restart, in 0..=10_000;
+        /// How people and things appear in records.
+        subjects: AuditSubjects = AuditSubjects::Plain, restart;
     }
 
     /// The log.

@@ -43,4 +43,4 @@ pub use read::Flag;
 pub use render::{render_route, render_routes};
 pub use route_document::{route_document, routes_document};
 pub use units::Size;
-pub use words::{ClientAuth, LogAccess, LogFormat, LogLevel, Mode};
+pub use words::{AuditSubjects, AuditWhen, ClientAuth, LogAccess, LogFormat, LogLevel, Mode};

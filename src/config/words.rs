@@ -59,6 +59,22 @@ words! {
         Required = "required",
     }
 
+    /// When the audit log has a write.
+    AuditWhen {
+        /// Once it has ended.
+        After = "after",
+        /// Before it is sent as well, on the disk.
+        Before = "before",
+    }
+
+    /// How people and things appear in the audit log.
+    AuditSubjects {
+        /// By name.
+        Plain = "plain",
+        /// By a hash of the name.
+        Hashed = "hashed",
+    }
+
     /// The form of a log line.
     LogFormat {
         /// For people.

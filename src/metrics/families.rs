@@ -140,6 +140,12 @@ families! {
     /// Unix time at which a key of a client expires. Keys that never expire have no series
     client_key_end: GaugeVec =
         "segment_gateway_client_key_expiry_timestamp_seconds" ["client", "key"];
+    /// Records of the audit log, by kind
+    audit_records: IntCounterVec = "segment_gateway_audit_records_total" ["kind"];
+    /// Events that found no room while the audit log could not be written
+    audit_lost: IntCounter = "segment_gateway_audit_lost_total" [];
+    /// 1 if the audit log could not be written at the last attempt
+    audit_failing: IntGauge = "segment_gateway_audit_failing" [];
     /// Callers tracked by the caller quota
     callers: IntGauge = "segment_gateway_callers" [];
 

@@ -1,6 +1,7 @@
 //! Levels that are read at each scrape, unlike what is counted as it happens.
 
 use super::families::Families;
+use crate::audit::AuditStatus;
 use prometheus::IntCounter;
 use std::sync::Arc;
 
@@ -107,6 +108,16 @@ pub(super) fn set(families: &Families, budgets: &[(Arc<str>, BudgetGauge)], leve
     families.durable_paused.set(whole(durable.paused as u64));
     families.durable_bytes.set(whole(durable.bytes as u64));
     families.durable_oldest.set(durable.oldest);
+}
+
+/// Shows the state of the audit log.
+pub(super) fn set_audit(families: &Families, status: &AuditStatus) {
+    for (kind, records) in &status.records {
+        let counter = families.audit_records.with_label_values(&[kind]);
+        raise(&counter, *records);
+    }
+    raise(&families.audit_lost, status.lost);
+    families.audit_failing.set(i64::from(status.is_failing));
 }
 
 fn set_budget(families: &Families, name: &str, gauge: &BudgetGauge) {

@@ -10,6 +10,7 @@
 //! series that has few values is created at the start, because Prometheus sees no increase in a
 //! series that begins at 1.
 
+use crate::audit::AuditStatus;
 use crate::version::{COMMIT, VERSION};
 use prometheus::{Encoder, Histogram, HistogramVec, IntCounterVec, Registry, TextEncoder};
 use std::sync::{Arc, OnceLock};
@@ -132,6 +133,11 @@ impl Metrics {
     pub fn no_held_token(&self, token: &str) {
         // An error says that there was no such series.
         let _ = self.families.held_tokens.remove_label_values(&[token]);
+    }
+
+    /// Shows the state of the audit log.
+    pub fn audit(&self, status: &AuditStatus) {
+        levels::set_audit(&self.families, status);
     }
 
     /// Records the time that a request spent in the gateway itself.

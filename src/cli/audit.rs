@@ -1,0 +1,231 @@
+//! `segment-gateway audit`: verifies and searches an audit log. Needs no running gateway, and does
+//! not mind one.
+//!
+//! Comments on the fields of the argument types are the help of the command line, so explanations
+//! of the code there are plain comments.
+
+use super::check::ConfigFile;
+use super::output::{Failure, note, say};
+use crate::app::audit_key;
+use crate::audit::verify::{AuditFault, files, for_each_line, verify};
+use crate::audit::{AuditKey, ChainHead};
+use crate::config::AuditSubjects;
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+#[derive(Args, Debug)]
+pub(super) struct AuditCommand {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Verify the chain of records over all files of the log. Exit status: 0 it is whole, 1 it is
+    /// not.
+    Verify(Verify),
+    /// List records, the oldest first.
+    List(List),
+}
+
+#[derive(Args, Debug)]
+struct Log {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// File of the log, in place of the one that the configuration names. Its rotated files are
+    /// read as well.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// File of the key that signs the records, in place of the one that the configuration names.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Verify {
+    #[command(flatten)]
+    log: Log,
+    /// Head that was seen, such as in the line `audit log head` of the ordinary log. Only with it a
+    /// log shows that its newest records have been removed.
+    #[arg(long, value_name = "SEQ:MAC")]
+    head: Option<ChainHead>,
+}
+
+#[derive(Args, Debug)]
+struct List {
+    #[command(flatten)]
+    log: Log,
+    /// Only records of this client.
+    #[arg(long, value_name = "NAME")]
+    client: Option<String>,
+    /// Only writes that act on this, e.g. person:a@example.com or user:42. Every subject that ends
+    /// with the text counts, so an e-mail address is enough; with hashed subjects give it whole.
+    #[arg(long, value_name = "TEXT")]
+    subject: Option<String>,
+    /// Only records from this time on, e.g. 2027-03-31 or 2027-03-31T08:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<SystemTime>,
+    /// Print the records as they are, one JSON object in a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The log that a command is about.
+struct Opened {
+    files: Vec<PathBuf>,
+    path: PathBuf,
+    key_file: Option<PathBuf>,
+    subjects: AuditSubjects,
+}
+
+/// Runs the command.
+pub(super) fn run(command: &AuditCommand) -> Result<(), Failure> {
+    match &command.what {
+        What::Verify(command) => verify_log(command),
+        What::List(command) => list(command),
+    }
+}
+
+impl Log {
+    fn open(&self) -> Result<Opened, Failure> {
+        let config = self.file.load()?.config.audit;
+        let path = self.log.clone().or(config.file).ok_or_else(|| {
+            "the configuration names no audit.file. Name the configuration with --config, or the \
+             log with --log"
+                .to_owned()
+        })?;
+        let files = files(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Opened {
+            files,
+            key_file: self.key_file.clone().or(config.key_file),
+            path,
+            subjects: config.subjects,
+        })
+    }
+}
+
+impl Opened {
+    fn key(&self) -> Result<AuditKey, String> {
+        audit_key(&self.path, self.key_file.as_deref())
+    }
+}
+
+impl From<AuditFault> for Failure {
+    fn from(fault: AuditFault) -> Self {
+        Self::Failed(fault.to_string())
+    }
+}
+
+fn verify_log(command: &Verify) -> Result<(), Failure> {
+    let log = command.log.open()?;
+    let verified = verify(&log.files, &log.key()?, command.head.as_ref())?;
+    if verified.is_torn {
+        note("half a record follows: a gateway is writing it, or was killed");
+    }
+    if verified.records == 0 {
+        say("no records");
+        return Ok(());
+    }
+    say(&format!(
+        "{} records, {} to {}, in {} files: whole. head {}",
+        verified.records,
+        verified.first,
+        verified.head.seq,
+        log.files.len(),
+        verified.head,
+    ));
+    if verified.first > 1 {
+        note("older records are in files that have been removed");
+    }
+    Ok(())
+}
+
+fn list(command: &List) -> Result<(), Failure> {
+    let log = command.log.open()?;
+    let subject = match (&command.subject, log.subjects) {
+        (Some(subject), AuditSubjects::Hashed) => Some(log.key()?.pseudonym(subject)),
+        (subject, _) => subject.clone(),
+    };
+    let shows = |record: &Value| {
+        let client = command.client.as_deref();
+        let is_since = |since: &SystemTime| {
+            let time = record["time"].as_str().unwrap_or_default();
+            humantime::parse_rfc3339(time).is_ok_and(|time| time >= *since)
+        };
+        client.is_none_or(|client| record["client"] == client)
+            && subject
+                .as_deref()
+                .is_none_or(|subject| acts_on(record, subject))
+            && command.since.as_ref().is_none_or(is_since)
+    };
+    for_each_line(&log.files, |file, line, text| {
+        let record: Value = serde_json::from_slice(text).map_err(|_| AuditFault {
+            file: file.to_owned(),
+            line,
+            what: "this is not a record of an audit log".to_owned(),
+        })?;
+        if shows(&record) {
+            match command.json {
+                true => say(&String::from_utf8_lossy(text)),
+                false => say(&in_words(&record)),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Returns the instant of a time, or the beginning of a day in UTC.
+fn time(text: &str) -> Result<SystemTime, String> {
+    let day = format!("{text}T00:00:00Z");
+    let time = humantime::parse_rfc3339(text).or_else(|_| humantime::parse_rfc3339(&day));
+    time.map_err(|_| "expected a date or a time, e.g. 2027-03-31T08:00:00Z".to_owned())
+}
+
+/// Returns whether a record is of a write that acts on this.
+fn acts_on(record: &Value, subject: &str) -> bool {
+    let subjects = record["subjects"].as_array();
+    let mut subjects = subjects.into_iter().flatten().filter_map(Value::as_str);
+    subjects.any(|one| {
+        let rest = one.strip_suffix(subject);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(':'))
+    })
+}
+
+/// Returns a record as a line for people: the time, the kind, and the fields that it has.
+fn in_words(record: &Value) -> String {
+    const LEFT_OUT: [&str; 7] = [
+        "seq",
+        "time",
+        "kind",
+        "prev",
+        "mac",
+        "body_sha256",
+        "subject_count",
+    ];
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Array(all) => {
+            let all: Vec<String> = all
+                .iter()
+                .map(|one| one.as_str().unwrap_or_default().to_owned())
+                .collect();
+            all.join(",")
+        }
+        other => other.to_string(),
+    };
+    let fields = record.as_object().into_iter().flatten();
+    let fields = fields.filter(|(name, _)| !LEFT_OUT.contains(&name.as_str()));
+    let fields: Vec<String> = fields
+        .map(|(name, value)| format!("{name}={}", text(value)))
+        .collect();
+    format!(
+        "{:>7}  {}  {:8}  {}",
+        record["seq"],
+        text(&record["time"]),
+        text(&record["kind"]),
+        fields.join(" ")
+    )
+}
