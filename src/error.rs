@@ -109,6 +109,8 @@ pub enum GatewayError {
     },
     /// The journal cannot store writes.
     JournalBroken,
+    /// The audit log has to record a write before it is sent, and cannot.
+    AuditUnavailable,
     /// The API rejected the credential of a write for as long as one waits for another.
     GivenUp,
     /// A resource of the gateway was asked for without the credential that it needs.
@@ -118,7 +120,9 @@ pub enum GatewayError {
     /// The key is not known, or not accepted here. Nothing tells why.
     KeyUnknown,
     /// The key was valid and has expired.
-    KeyExpired,
+    KeyExpired(KnownKey),
+    /// An operator has revoked the key. Its sender hears the same as of an unknown one.
+    KeyRevoked(KnownKey),
     /// A token of the caller's own, where only keys are accepted.
     KeyRequired,
     /// The client is known, and may not do this.
@@ -129,6 +133,15 @@ pub enum GatewayError {
     NotAllowed(&'static str),
     /// A bug; the log has more.
     Internal,
+}
+
+/// A key that is known and not accepted, for the record of its rejection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownKey {
+    /// The name of the client.
+    pub client: Arc<str>,
+    /// The id of the key, which is no secret.
+    pub id: Box<str>,
 }
 
 /// What a client may not do.
@@ -255,8 +268,8 @@ impl GatewayError {
             // The request is not acceptable.
             Self::BadRequest(_) => row("gateway-bad-request", 400, &[Closes]),
             Self::NoCredential => row("gateway-no-credential", 401, &[]),
-            Self::KeyUnknown => row("gateway-key-unknown", 401, &[]),
-            Self::KeyExpired => row("gateway-key-expired", 401, &[]),
+            Self::KeyUnknown | Self::KeyRevoked(_) => row("gateway-key-unknown", 401, &[]),
+            Self::KeyExpired(_) => row("gateway-key-expired", 401, &[]),
             Self::KeyRequired => row("gateway-key-required", 401, &[]),
             Self::Denied(_) => row("gateway-not-allowed", 403, &[]),
             Self::NotFound => row("gateway-not-found", 404, &[]),
@@ -280,6 +293,8 @@ impl GatewayError {
             ),
             Self::Draining => row("gateway-draining", 503, &[RetryAfter(seconds(1)), Closes]),
             Self::Overloaded => row("gateway-overloaded", 503, &[RetryAfter(seconds(1)), Closes]),
+            Self::AuditUnavailable =>
+                row("gateway-audit-unavailable", 503, &[RetryAfter(seconds(10))]),
             // RFC 9111, section 5.2.1.7.
             Self::NotCached => row("gateway-not-cached", 504, &[Retry]),
 

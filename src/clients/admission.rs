@@ -15,7 +15,7 @@ use super::client::{KeyEntry, NamedClient};
 use super::digest::KeyDigest;
 use super::key::{ClientKey, KeyId, is_key};
 use super::registry::{Clients, CredentialMode};
-use crate::error::{Denial, GatewayError};
+use crate::error::{Denial, GatewayError, KnownKey};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -141,12 +141,19 @@ fn find<'c>(
     now: SystemTime,
 ) -> Result<&'c KeyEntry, GatewayError> {
     let key = ClientKey::parse(shown).map_err(|_| GatewayError::KeyUnknown)?;
-    let entry = clients.key(key.id());
+    let revoked = clients.revoked_key(key.id());
+    let entry = clients.key(key.id()).or(revoked);
     let digest = entry.map_or(&NO_DIGEST, |entry| &entry.digest);
     let is_right = digest.matches(&key.digest());
     let entry = entry.filter(|_| is_right).ok_or(GatewayError::KeyUnknown)?;
+    // Only who shows the whole key comes here. The names are for the record, not for the answer.
+    let known = || KnownKey {
+        client: entry.client.name.clone(),
+        id: entry.id.as_str().into(),
+    };
     match entry.expires {
-        Some(expires) if now >= expires => Err(GatewayError::KeyExpired),
+        _ if revoked.is_some() => Err(GatewayError::KeyRevoked(known())),
+        Some(expires) if now >= expires => Err(GatewayError::KeyExpired(known())),
         _ => Ok(entry),
     }
 }

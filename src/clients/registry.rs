@@ -54,6 +54,9 @@ pub struct Clients {
     generation: u64,
     clients: Vec<Arc<NamedClient>>,
     keys: HashMap<KeyId, KeyEntry>,
+    /// Keys that are accepted no longer. They are kept so that a use of one is known for what it
+    /// is.
+    revoked: HashMap<KeyId, KeyEntry>,
     certificates: HashMap<Box<str>, Arc<NamedClient>>,
     tokens: Vec<TokenFile>,
 }
@@ -90,6 +93,7 @@ impl Clients {
             generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
             clients,
             keys: by_id,
+            revoked: HashMap::new(),
             certificates,
             tokens,
         }
@@ -109,6 +113,11 @@ impl Clients {
     /// Returns the key with this id.
     pub fn key(&self, id: KeyId) -> Option<&KeyEntry> {
         self.keys.get(&id)
+    }
+
+    /// Returns the revoked key with this id.
+    pub fn revoked_key(&self, id: KeyId) -> Option<&KeyEntry> {
+        self.revoked.get(&id)
     }
 
     /// Returns the client that a name in a certificate stands for.
@@ -169,12 +178,14 @@ impl Clients {
             }
             client
         });
-        let keys = self
-            .keys
-            .values()
-            .filter(|key| !names.contains(key.id.as_str()));
-        let (clients, keys) = (clients.collect(), keys.cloned().collect());
-        Self::new(self.mode, clients, keys, self.tokens.clone())
+        let is_revoked = |key: &KeyEntry| names.contains(key.id.as_str());
+        let (revoked, keys): (Vec<_>, Vec<_>) = self.keys.values().cloned().partition(is_revoked);
+        let before = self.revoked.values().cloned();
+        let revoked = before.chain(revoked).map(|key| (key.id, key)).collect();
+        Self {
+            revoked,
+            ..Self::new(self.mode, clients.collect(), keys, self.tokens.clone())
+        }
     }
 
     /// Returns the tokens that the gateway holds.

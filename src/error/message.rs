@@ -31,11 +31,11 @@ impl GatewayError {
             Self::NoCredential =>
                 "This operation needs a token: send `Authorization: Bearer <token>`. Nothing was \
                 sent to the API.",
-            Self::KeyUnknown =>
+            Self::KeyUnknown | Self::KeyRevoked(_) =>
                 "This gateway does not accept the key: it is not known, was removed, or is \
                 incomplete, or no keys are in use. Nothing was sent to the API. Check the whole \
                 key, or ask the operator of the gateway for another.",
-            Self::KeyExpired =>
+            Self::KeyExpired(_) =>
                 "The key has expired. Nothing was sent to the API. Ask the operator of the \
                 gateway for a new one.",
             Self::KeyRequired =>
@@ -83,6 +83,10 @@ impl GatewayError {
             Self::Overloaded =>
                 "The gateway has reached a configured bound. Nothing was sent to the API; send \
                 the request again.",
+            Self::AuditUnavailable =>
+                "The gateway records each write in its audit log before it sends it, and cannot do \
+                so now; its log says why. Nothing was sent to the API; send the request again \
+                after Retry-After.",
             Self::NotCached =>
                 "Nothing that the request accepts is stored, and 'only-if-cached' forbids a \
                 request to the API. Send it again without that directive.",

@@ -63,11 +63,16 @@ fn one_of_each() -> Vec<GatewayError> {
         message: "x",
         waited,
     };
+    let known = || KnownKey {
+        client: "hr-sync".into(),
+        id: "a1b2c3".into(),
+    };
     vec![
         BadRequest("x"),
         NoCredential,
         KeyUnknown,
-        KeyExpired,
+        KeyExpired(known()),
+        KeyRevoked(known()),
         KeyRequired,
         Denied(Denial::Operation {
             client: "hr-sync".into(),
@@ -115,6 +120,7 @@ fn one_of_each() -> Vec<GatewayError> {
         pending(false),
         JournalBroken,
         JournalFull,
+        AuditUnavailable,
         TooManyEnded,
         Internal,
     ]

@@ -205,6 +205,36 @@ fn a_key_is_accepted_until_the_instant_at_which_it_expires() {
     assert_eq!(outcome(admit(&clients, &presented, at(101))), "key-unknown");
 }
 
+#[test]
+fn a_revoked_key_is_known_for_what_it_is_and_its_sender_hears_of_an_unknown_one() {
+    let fixture = Fixture::new();
+    let revoked = [fixture.keys[0].id().as_str().into()].into();
+    // A second revocation does not forget the first.
+    let other = [fixture.keys[2].id().as_str().into()].into();
+    let clients = fixture.clients(CredentialMode::Managed);
+    let clients = clients.without(&revoked).without(&other);
+    for (number, client) in [(0, "hr-sync"), (2, "reports")] {
+        let mut key = fixture.key(number);
+        let known = KnownKey {
+            client: client.into(),
+            id: fixture.keys[number].id().as_str().into(),
+        };
+        let shown = |key: &[u8]| {
+            let presented = PresentedCredentials {
+                authorization: Some(key),
+                ..PresentedCredentials::default()
+            };
+            admit(&clients, &presented, at(0)).unwrap_err()
+        };
+        let error = shown(&key);
+        assert_eq!(error.message(), GatewayError::KeyUnknown.message());
+        assert_eq!(error, GatewayError::KeyRevoked(known));
+        // Its id alone is nothing.
+        key[20] ^= 1;
+        assert_eq!(shown(&key), GatewayError::KeyUnknown);
+    }
+}
+
 /// Parts of which credentials are made at random: keys of the fixture by number, and other texts.
 #[derive(Clone, Debug)]
 enum Part {
