@@ -159,7 +159,9 @@ impl Writing {
         let (mut said, mut said_at) = (self.file.head(), self.clock.now());
         loop {
             let (handed, lost, is_ending) = self.take();
-            if !handed.is_empty() || lost > 0 {
+            // A disk that fails is asked again even if nothing waits. Writes that are to be recorded
+            // before they are sent do not come as long as it does.
+            if !handed.is_empty() || lost > 0 || self.shared.status.lock().is_failing {
                 self.write(handed, lost);
             }
             let head = self.file.head();
@@ -241,8 +243,12 @@ impl Writing {
         }
     }
 
-    /// Writes the lines of these events, and syncs them if somebody waits for that.
+    /// Writes the lines of these events, and syncs them if somebody waits for that. Without any,
+    /// finds out whether the disk takes lines.
     fn append(&mut self, handed: &[Handed]) -> io::Result<()> {
+        if handed.is_empty() {
+            return self.file.probe();
+        }
         let (mut lines, mut head) = (String::new(), self.file.head());
         let spec = self.file.spec();
         for one in handed {
