@@ -12,6 +12,7 @@
 use super::keeping::Keeping;
 use super::start_error::{AppError, failed};
 use crate::attempt::{Attempts, Handles};
+use crate::audit::Audit;
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::config::{Config, LogAccess, Mode, proxy_environment};
@@ -67,6 +68,8 @@ pub struct Assembly {
     pub keeping: Keeping,
     /// The hash that stands for credentials.
     pub hasher: Hasher,
+    /// The audit log.
+    pub audit: Audit,
     /// The clock.
     pub clock: Clock,
 }
@@ -86,6 +89,7 @@ impl Assembly {
             history,
             keeping,
             hasher,
+            audit,
             clock,
         } = self;
         // Metrics first: they count from the start what the other parts do.
@@ -125,6 +129,7 @@ impl Assembly {
             // One set of lanes for held, deferred and batched writes: order holds across the kinds.
             lanes: Lanes::new(clock.clone()),
             quotas: Arc::new(Quotas::new(allowed(&config), QuantaClock::default())),
+            audit,
             tracer: tracer(&config, &metrics, &clock)?,
             metrics,
             tasks: Tasks::default(),

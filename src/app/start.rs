@@ -5,6 +5,7 @@
 //! this process has an empty past.
 
 use super::assembly::{Assembly, client};
+use super::audit_log::open_audit_log;
 use super::held_tokens::TokenFiles;
 use super::keeping::Keeping;
 use super::preflight::open_secrets;
@@ -103,6 +104,7 @@ pub(super) async fn start(
         ledger,
         history,
         hasher,
+        audit: open_audit_log(config, &clock).map_err(AppError)?,
         clock: clock.clone(),
     };
     let gateway = assembly.gateway()?;

@@ -9,7 +9,9 @@
 //! and a 5xx without rate headers is doubted already.
 
 use crate::cache::media::MediaType;
+use crate::exchange::ids::Ids;
 use crate::limit::learn::Allowance;
+use crate::route::policy::Operation;
 use http::{HeaderMap, StatusCode};
 
 /// Returns whether a response is not the API's. `is_known` says whether the operation is in the
@@ -26,6 +28,18 @@ pub(crate) fn is_intercepted(is_known: bool, status: StatusCode, headers: &Heade
     // A 304 answers a condition. Without content it has no media type to speak of.
     let has_content = status != StatusCode::NOT_MODIFIED;
     is_known && is_page && has_content && Allowance::of(headers).is_none()
+}
+
+/// Logs a response that is not the API's. Its reader gets it; a write ends without a response.
+pub(super) fn report_intercepted(operation: &Operation, status: StatusCode, ids: &Ids) {
+    tracing::warn!(
+        operation = %operation.name,
+        status = status.as_u16(),
+        request_id = ids.request(),
+        trace_id = ids.trace(),
+        "something in front of the API answered in its place: the response has neither rate \
+         headers nor a media type of the API"
+    );
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod send;
 mod spans;
 pub mod wait;
 
+use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::clients::tokens::HeldTokens;
 use crate::clock::Clock;
@@ -46,6 +47,8 @@ pub struct Handles {
     pub lanes: Lanes,
     /// The quotas of callers.
     pub quotas: Arc<Quotas>,
+    /// The audit log.
+    pub audit: Audit,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The exporter of spans, if tracing is on.
@@ -65,6 +68,7 @@ pub struct Attempts {
     cache: Arc<Cache>,
     budgets: Budgets,
     lanes: Lanes,
+    audit: Audit,
     metrics: Arc<Metrics>,
     tracer: Option<Tracer>,
     settings: Arc<Swap<Settings>>,
@@ -86,6 +90,7 @@ impl Attempts {
             cache: handles.cache.clone(),
             budgets: handles.budgets.clone(),
             lanes: handles.lanes.clone(),
+            audit: handles.audit.clone(),
             metrics: handles.metrics.clone(),
             tracer: handles.tracer.clone(),
             settings: handles.router.settings.clone(),

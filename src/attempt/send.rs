@@ -13,7 +13,8 @@
 
 use crate::attempt::Attempts;
 use crate::attempt::breaker::Changed;
-use crate::attempt::intercepted::is_intercepted;
+use crate::attempt::intercepted::{is_intercepted, report_intercepted};
+use crate::audit::AuditEvent;
 use crate::cache::unauthorized::Refused;
 use crate::credential::Credential;
 use crate::error::Waited;
@@ -339,6 +340,10 @@ impl Attempts {
             return;
         };
         self.metrics.held_token(&held.name, accepted);
+        self.audit.record(AuditEvent::Token {
+            name: held.name.clone(),
+            state: if accepted { "accepted" } else { "rejected" },
+        });
         // Once for each change, however many requests follow.
         let token = &*held.name;
         match accepted {
@@ -370,18 +375,6 @@ impl Attempts {
             );
         }
     }
-}
-
-/// Logs a response that is not the API's. Its reader gets it; a write ends without a response.
-fn report_intercepted(operation: &Operation, status: StatusCode, ids: &Ids) {
-    tracing::warn!(
-        operation = %operation.name,
-        status = status.as_u16(),
-        request_id = ids.request(),
-        trace_id = ids.trace(),
-        "something in front of the API answered in its place: the response has neither rate \
-         headers nor a media type of the API"
-    );
 }
 
 /// Returns whether a write may take effect after its end: the outcome is unknown, or a 5xx hides

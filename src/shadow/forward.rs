@@ -22,6 +22,8 @@ use crate::shadow::verdict::{Cached, NotTaken, Prediction};
 use crate::shadow::{Shadow, budget_of};
 use crate::upstream::{AnswerBody, Attempt, NewConnection, NotSent, Unknown};
 use crate::write::answer::unknown;
+use crate::write::audited::WriteAudit;
+use crate::write::decision::OutcomeClass;
 use crate::write::settlement::Affected;
 use crate::write::unsettled::Unsettled;
 use bytes::Bytes;
@@ -100,9 +102,16 @@ impl Shadow {
         // Created before sending. If this future is dropped, the write is settled as unknown.
         let unsettled = (context.operation.effect == Effect::Write)
             .then(|| Unsettled::without_place(self.writes.clone(), Affected::of(context)));
+        // Recorded when it is dropped, whatever happens.
+        let audit = match &unsettled {
+            Some(_) => self.writes.audit_of(context),
+            None => WriteAudit::default(),
+        };
         // A pool may hold several connections that the API has closed meanwhile.
         let mut tries = 1;
         let (mut attempt, took) = loop {
+            // Each of these is an attempt, alone: shadow mode has no batches.
+            audit.sent(None);
             let (attempt, took) = self
                 .attempts
                 .exchange(&context.operation, context.credential, request.clone())
@@ -125,6 +134,17 @@ impl Shadow {
         let is_known = context.operation.method.is_some();
         let intercepted = matches!(&attempt, Attempt::Answered(response)
             if is_intercepted(is_known, response.status(), response.headers()));
+        // The record says what an enforcing gateway would say of such an attempt: the page of
+        // something in front of the API is no answer, and an unsent request had no effect.
+        audit.answered(
+            context,
+            match &attempt {
+                Attempt::Answered(_) if intercepted => OutcomeClass::NoAnswer,
+                Attempt::Answered(response) => OutcomeClass::Status(response.status()),
+                Attempt::NotSent(_) => OutcomeClass::NoEffect,
+                Attempt::Unknown(_) => OutcomeClass::NoAnswer,
+            },
+        );
         // The response is cleaned as when enforced, so that it differs in nothing but its header.
         if let Attempt::Answered(response) = &mut attempt {
             edge::clean_answer(response.headers_mut(), &self.settings.get().via);

@@ -37,12 +37,17 @@ impl Writes {
         if let Some(durability) = self.wants_durable(&context)? {
             return Box::pin(self.write_durably(context, durability)).await;
         }
+        if self.audit.is_failing() {
+            return Err(GatewayError::AuditUnavailable);
+        }
         // Its connection is held until it has ended.
         let _held = self.hold(&context.caller.principal)?;
         self.quotas.charge(&context.caller)?;
         let keys = self.order_keys(&context);
         let (ticket, place) = self.accept(&context, keys, false)?;
+        let audit = self.audit_of(&context);
         let mut write = ActiveWrite::new(context, ticket, None);
+        write.audit = audit;
         let end = self.run(&mut write, place).await;
         write.reply(end)
     }

@@ -13,6 +13,7 @@ use crate::limit::ticket::Ticket;
 use crate::merge::Batching;
 use crate::tasks::Running;
 use crate::write::answer::{Heard, unknown};
+use crate::write::audited::WriteAudit;
 use crate::write::decision::{WriteFacts, is_list, is_repeatable};
 use crate::write::durable::{PendingWrite, ScheduledGuard};
 use crate::write::member::{AttemptReport, Member, ReportRecipient};
@@ -38,6 +39,8 @@ pub(super) struct ActiveWrite {
     pub(super) scheduled: Option<ScheduledGuard>,
     /// Makes stopping wait for a durable write from each dispatch until it waits again.
     pub(super) running: Option<Running>,
+    /// The audit record, if it is held: a durable write is recorded with its end in the journal.
+    pub(super) audit: WriteAudit,
 }
 
 /// What earlier attempts came to.
@@ -111,6 +114,7 @@ impl ActiveWrite {
             entry,
             scheduled: None,
             running: None,
+            audit: WriteAudit::default(),
         }
     }
 
@@ -121,7 +125,8 @@ impl ActiveWrite {
 
     /// Returns the write as a member of an attempt, and where it hears of that.
     pub(super) fn member(&self, place: LanePosition) -> (Member, oneshot::Receiver<AttemptReport>) {
-        let (recipient, report) = ReportRecipient::new(self.context.clone(), self.first_doubt());
+        let (context, audit) = (self.context.clone(), self.audit.clone());
+        let (recipient, report) = ReportRecipient::new(context, self.first_doubt(), audit);
         let member = Member {
             recipient,
             entry: self.entry.clone(),
@@ -179,6 +184,10 @@ impl ActiveWrite {
         let RunEnd::Ended(ending) = end else {
             return Err(GatewayError::Internal);
         };
+        // An end without a place came before that of an attempt, which knows better.
+        if ending.place.is_some() {
+            self.audit.ended(ending.state, &ending.heard);
+        }
         drop(ending.place);
         let answer = ending.heard?;
         // What the API refuses now, an earlier attempt may have done.

@@ -47,6 +47,20 @@ pub struct WriteFacts<'a> {
     pub can_pause: bool,
 }
 
+impl<'a> WriteFacts<'a> {
+    /// Returns what is known of a write that is not sent again, whatever its attempt comes to.
+    pub(crate) fn last(context: &'a RequestContext, doubtful: bool) -> Self {
+        Self {
+            method: &context.method,
+            is_list: is_list(context),
+            repeatable: false,
+            doubtful,
+            since_first: Duration::ZERO,
+            can_pause: false,
+        }
+    }
+}
+
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {

@@ -5,7 +5,8 @@
 //! from settling, and stopping waits for it.
 //!
 //! Invariants:
-//! - Nothing is sent before the journal has recorded it for all durable members.
+//! - Nothing is sent before the journal has recorded it for all durable members, and the audit log
+//!   for all, if it records writes before they are sent.
 //! - All members have settled before any of them hears.
 //! - No batch is sent twice. Members of a refused batch take their own places again, with their own
 //!   deadlines and turns, and are sent in smaller batches or alone
@@ -15,25 +16,22 @@
 
 use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::error::{GatewayError, Waited};
-use crate::exchange::body::{self, Read};
-use crate::journal::{Change, JournalError, Record};
+use crate::journal::{Change, JournalError, Record, WriteId};
 use crate::lanes::LanePosition;
-use crate::limit::budgets::BudgetStatus;
 use crate::limit::ledger::Intent;
 use crate::limit::ticket::Permit;
 use crate::merge::{self, MemberOutcome, Parts};
 use crate::upstream::NewConnection;
 use crate::write::Writes;
-use crate::write::answer::{AnswerContent, LONGEST_ANSWER, WriteAnswer};
+use crate::write::answer::{AnswerContent, WriteAnswer};
+use crate::write::batch_answer::BatchAnswer;
 use crate::write::member::{AttemptReport, Batchable, Member, MemberEnd, ReportRecipient};
 use crate::write::settlement::Affected;
 use crate::write::turn::Dispatch;
 use crate::write::unsettled::Unsettled;
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{Request, Response};
+use http::Request;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A member whose attempt is on its way.
 struct Sent {
@@ -41,18 +39,6 @@ struct Sent {
     recipient: ReportRecipient,
     /// Settles the member as unknown if this is dropped, as by a panic.
     unsettled: Unsettled,
-}
-
-/// The answer of the API to a batch.
-struct BatchAnswer {
-    /// The whole answer, or why there is none.
-    whole: Result<Response<Bytes>, Waited>,
-    /// Whether the batch may still be in flight behind a balancer that answered.
-    doubtful: bool,
-    /// The status of the budget after the attempt, which every member shows to its caller.
-    standing: Option<BudgetStatus>,
-    /// The time from sending to the head of the response; zero without a response.
-    took: Duration,
 }
 
 impl Writes {
@@ -87,14 +73,18 @@ impl Writes {
             self.give_up(permit);
             return put_back(members, count, || MemberEnd::NotBatchable);
         };
-        if !self.record_dispatch(&members).await {
+        let batch_id = (count > 1).then(|| self.durable.new_id(self.clock.wall()));
+        // The intent first: one without a dispatch costs nothing, as it is followed by another.
+        let may_be_sent =
+            self.record_intents(&members, batch_id).await && self.record_dispatch(&members).await;
+        if !may_be_sent {
             self.give_up(permit);
             return put_back(members, count, || MemberEnd::NotRecorded);
         }
         // From here on each member settles, whatever happens.
         let sent = members
             .into_iter()
-            .map(|member| Sent::new(self, member, count > 1));
+            .map(|member| Sent::new(self, member, batch_id));
         let (sent, intents): (Vec<Sent>, Vec<Intent>) = sent.unzip();
         // The ledger records them with the slot, right before the request is sent.
         let permit = permit.carries(intents);
@@ -294,22 +284,23 @@ fn answered(sent: Vec<Sent>, answer: FinalAnswer) -> Vec<SettledMember> {
 impl Sent {
     /// Marks a member as sent. Returns it with what the ledger keeps of it while it may take
     /// effect.
-    fn new(writes: &Arc<Writes>, member: Member, is_batched: bool) -> (Self, Intent) {
+    fn new(writes: &Arc<Writes>, member: Member, batch: Option<WriteId>) -> (Self, Intent) {
         let Member {
             recipient,
             entry,
             place,
         } = member;
         if let Some(entry) = &entry {
-            entry.tried();
+            entry.tried(batch);
         }
+        recipient.audit.sent(batch);
         let context = &recipient.context;
         let budget = &context.operation.budget;
         let answer = writes.budgets.answer_time(context.credential, budget);
         // The estimates of later writes in its lanes count on this.
         place.expect(writes.clock.now() + answer);
         // A part of it may have taken effect although the API refuses the whole.
-        let is_partial = is_batched || recipient.first_doubt.is_some();
+        let is_partial = batch.is_some() || recipient.first_doubt.is_some();
         let affected = Affected::of(context).partial_if(is_partial);
         let unsettled = Unsettled::new(writes.clone(), affected, place);
         let intent = unsettled.intent(context, entry.as_deref());
@@ -349,44 +340,5 @@ impl Sent {
             _ => MemberEnd::NoAnswer(Waited::Unattributed),
         };
         (self.recipient, end, place)
-    }
-}
-
-impl BatchAnswer {
-    /// No answer, for this reason.
-    fn none(why: Waited) -> Self {
-        Self {
-            whole: Err(why),
-            doubtful: false,
-            standing: None,
-            took: Duration::ZERO,
-        }
-    }
-
-    /// Reads an answer to its end: half of one cannot be divided.
-    ///
-    /// An answer that is longer than [`LONGEST_ANSWER`], or breaks off, leaves the outcome unknown,
-    /// unless its status is a refusal.
-    async fn read(answer: FinalAnswer) -> Self {
-        let (mut head, body) = answer.response.into_parts();
-        let whole = match body::read(body, LONGEST_ANSWER).await {
-            Read::Whole(bytes) => {
-                // The server computes the length of a body in memory.
-                head.headers.remove(CONTENT_LENGTH);
-                Ok(Response::from_parts(head, bytes))
-            }
-            // The members are sent again, whatever the body says.
-            Read::Longer(..) | Read::Broken(_) if merge::is_refusal(head.status) => {
-                Ok(Response::from_parts(head, Bytes::new()))
-            }
-            Read::Longer(..) => Err(Waited::Unattributed),
-            Read::Broken(_) => Err(Waited::InVain),
-        };
-        Self {
-            whole,
-            doubtful: answer.doubtful,
-            standing: answer.standing,
-            took: answer.took,
-        }
     }
 }

@@ -7,7 +7,8 @@
 //! ([`dispatch`](super::dispatch)), settles the write, and reports.
 //!
 //! Invariants:
-//! - Nothing is sent before the journal has recorded it, if the write is durable.
+//! - Nothing is sent before the journal has recorded it, if the write is durable, and the audit
+//!   log, if it is to be recorded before.
 //! - An attempt has settled before the engine hears of it.
 //! - The engine returns the place with the end. So the lanes open after the journal has the end of
 //!   a durable write, and before the caller of a held one hears.
@@ -256,10 +257,13 @@ impl Writes {
         let mut pause = Duration::ZERO;
         match end {
             MemberEnd::NotRecorded => {
+                let Some(entry) = &write.entry else {
+                    // Its caller does not wait for a disk.
+                    let error = Err(GatewayError::AuditUnavailable);
+                    return Break(write.end_without_effect(State::Failed, error, place));
+                };
                 // The journal has nothing to take back.
-                if let Some(entry) = &write.entry {
-                    entry.requeued();
-                }
+                entry.requeued();
                 return self.wait(write, PAUSE, place).await;
             }
             MemberEnd::BatchRefused => {

@@ -12,12 +12,13 @@ use crate::merge::Parts;
 use crate::metrics::Outcome;
 use crate::upstream::NotSent;
 use crate::write::answer::WriteAnswer;
-use crate::write::decision::{Decision, OutcomeClass, WriteFacts, decide, is_list, is_refusal};
+use crate::write::audited::WriteAudit;
+use crate::write::decision::{Decision, OutcomeClass, WriteFacts, decide, is_refusal};
 use crate::write::durable::PendingWrite;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// A write that is about to be sent, alone or in a batch.
@@ -33,6 +34,8 @@ pub(super) struct ReportRecipient {
     pub(super) context: Arc<RequestContext>,
     /// When its first attempt was sent that may have taken effect.
     pub(super) first_doubt: Option<Instant>,
+    /// The audit record of a held write.
+    pub(super) audit: WriteAudit,
     report: oneshot::Sender<AttemptReport>,
 }
 
@@ -74,7 +77,7 @@ pub(super) enum MemberEnd {
     BatchRefused,
     /// It was not sent, because its batch cannot be written as one request.
     NotBatchable,
-    /// It was not sent, because the journal could not record that.
+    /// It was not sent, because the journal or the audit log could not record that.
     NotRecorded,
 }
 
@@ -98,19 +101,27 @@ impl ReportRecipient {
     pub(super) fn new(
         context: Arc<RequestContext>,
         first_doubt: Option<Instant>,
+        audit: WriteAudit,
     ) -> (Self, oneshot::Receiver<AttemptReport>) {
         let (report, hears) = oneshot::channel();
         let recipient = Self {
             context,
             first_doubt,
+            audit,
             report,
         };
         (recipient, hears)
     }
 
     /// Reports an attempt. If nobody waits for that any more, it is logged.
+    ///
+    /// The audit record learns of it first: what the engine makes of the report comes later.
     pub(super) fn report(self, report: AttemptReport) {
         let context = self.context;
+        self.audit.answered(&context, report.end.class());
+        if matches!(report.end, MemberEnd::BatchRefused) {
+            self.audit.divided();
+        }
         let Err(unheard) = self.report.send(report) else {
             return;
         };
@@ -135,14 +146,7 @@ fn summary(
     in_doubt: bool,
     class: OutcomeClass,
 ) -> (Option<StatusCode>, Outcome) {
-    let facts = WriteFacts {
-        method: &context.method,
-        is_list: is_list(context),
-        repeatable: false,
-        doubtful: in_doubt,
-        since_first: Duration::ZERO,
-        can_pause: false,
-    };
+    let facts = WriteFacts::last(context, in_doubt);
     match class {
         OutcomeClass::NoEffect => (None, Outcome::HungUp),
         OutcomeClass::NoAnswer => (None, Outcome::Unknown),

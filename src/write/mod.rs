@@ -10,12 +10,15 @@
 pub mod accept;
 mod active;
 pub(crate) mod answer;
+pub(crate) mod audited;
+mod batch_answer;
 pub mod decision;
 mod dispatch;
 pub mod durable;
 pub mod element_count;
 mod engine;
 pub mod idempotency;
+mod intent;
 pub mod late_arrivals;
 pub mod locations;
 mod member;
@@ -27,6 +30,7 @@ pub mod unsettled;
 
 use crate::attempt::send::may_land_later;
 use crate::attempt::{Attempts, Handles};
+use crate::audit::Audit;
 use crate::cache::{Cache, Invalidation};
 use crate::caller::Principal;
 use crate::clock::Clock;
@@ -63,6 +67,7 @@ pub struct Writes {
     /// The room for held writes.
     held: Share,
     quotas: Arc<Quotas>,
+    audit: Audit,
     metrics: Arc<Metrics>,
     tracer: Option<Tracer>,
     tasks: Tasks,
@@ -83,6 +88,7 @@ impl Writes {
             durable,
             held,
             quotas: handles.quotas.clone(),
+            audit: handles.audit.clone(),
             metrics: handles.metrics.clone(),
             tracer: handles.tracer.clone(),
             tasks: handles.tasks.clone(),

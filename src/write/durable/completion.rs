@@ -119,6 +119,7 @@ impl Writes {
             self.durable.shared.scheduler.lock().leave(turn);
         }
         self.report_end(pending, ended.state, pending.tries().attempts);
+        self.record_end(pending, &ended);
         drop(pending.ended(ended));
     }
 

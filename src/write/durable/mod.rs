@@ -22,6 +22,7 @@
 //!   undo what a later write of its lanes has done since.
 
 mod accept;
+mod audited;
 mod checks;
 mod completion;
 mod defer;

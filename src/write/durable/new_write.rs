@@ -68,7 +68,7 @@ impl Writes {
         });
         let now = self.clock.wall();
         let record = Record {
-            id: self.durable.shared.ids.next(now),
+            id: self.durable.new_id(now),
             credential: context.credential,
             client: context.caller.principal.client().cloned(),
             operation: context.operation.name.clone(),
@@ -91,6 +91,7 @@ impl Writes {
             urgency: priority::urgency_of_write(&context.headers, durability.respond_async),
             key: key.map(Box::new),
             summary: Arc::new(summary.shortened()),
+            body_digest: self.body_digest(context),
             bytes: record.request.len() + record.summary.len(),
             deferred: durability.respond_async,
             since: now,

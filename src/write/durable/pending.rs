@@ -48,6 +48,8 @@ pub(crate) struct PendingWrite {
     pub(crate) key: Option<Box<Key>>,
     /// A short description of the write, for lists and the log.
     pub(super) summary: Arc<Summary>,
+    /// The SHA-256 of its body, if there is one and an audit log.
+    pub(super) body_digest: Option<Box<[u8; 32]>>,
     /// The bytes of its request.
     pub(crate) bytes: usize,
     /// Whether its caller does not wait for it.
@@ -103,6 +105,8 @@ pub(crate) struct Tries {
     pub(crate) first_doubt: Option<Instant>,
     /// Until when one of them may still take effect.
     pub(crate) doubt: Option<Instant>,
+    /// The batch in which this process sent it last.
+    pub(crate) batch: Option<WriteId>,
 }
 
 impl PendingState {
@@ -262,9 +266,10 @@ impl PendingWrite {
         }
     }
 
-    /// Counts an attempt.
-    pub(crate) fn tried(&self) {
+    /// Counts an attempt, alone or in this batch.
+    pub(crate) fn tried(&self, batch: Option<WriteId>) {
         let tries = &mut self.lock().tries;
+        tries.batch = batch;
         tries.attempts = tries.attempts.saturating_add(1);
     }
 
@@ -372,6 +377,7 @@ mod tests {
             caller,
             urgency: Urgency::DEFERRED,
             key: None,
+            body_digest: None,
             bytes: 0,
             deferred: true,
             since: clock.wall(),

@@ -249,7 +249,7 @@ impl Writes {
     fn left_under_key(&self, before: Record) -> Change {
         let now = self.clock.wall();
         Change::Accept(Box::new(Record {
-            id: self.durable.shared.ids.next(now),
+            id: self.durable.new_id(now),
             request: Bytes::new(),
             state: State::Unknown,
             ended: Some(now),
@@ -274,6 +274,7 @@ impl Writes {
             urgency: pending.urgency,
             key: held.key.map(Box::new),
             summary: pending.summary.clone(),
+            body_digest: pending.body_digest.clone(),
             bytes: held.bytes,
             deferred: true,
             since: pending.since,

@@ -148,8 +148,12 @@ impl Writes {
             attempts: record.attempts,
             first_doubt: had_left.then_some(first),
             doubt: had_left.then(|| until.unwrap_or(now)),
+            batch: None,
         };
-        let pending = self.durable.adopt(entry(record, &context, tries));
+        let pending = self.durable.adopt(PendingWrite {
+            body_digest: self.body_digest(&context),
+            ..entry(record, &context, tries)
+        });
         // Its lanes are named again, by the present routes.
         let mut place = self.enter_lanes(&pending, &context);
         if !had_left {
@@ -208,6 +212,7 @@ fn entry(record: &Record, context: &RequestContext, tries: Tries) -> PendingWrit
         urgency: priority::urgency_of_write(&context.headers, true),
         key: key.map(Box::new),
         summary: Arc::new(summary_of(context).shortened()),
+        body_digest: None,
         bytes: record.request.len() + record.summary.len(),
         // No caller waits for it.
         deferred: true,

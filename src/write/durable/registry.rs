@@ -290,6 +290,11 @@ impl Durable {
         self.shared.registry.lock().remove(pending);
     }
 
+    /// Returns a new id, for a write or a batch.
+    pub(crate) fn new_id(&self, now: SystemTime) -> WriteId {
+        self.shared.ids.next(now)
+    }
+
     /// Ends a write that is not accepted, or not in the journal any more, with this error.
     pub(crate) fn refuse(&self, pending: &PendingWrite, error: GatewayError) {
         self.release(pending);

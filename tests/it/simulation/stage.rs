@@ -214,6 +214,7 @@ impl Stage {
             history,
             time_scale: 1,
             keeping: Keeping::in_memory().unwrap(),
+            audit: segment_gateway::audit::Audit::default(),
             clock: self.clock.clone(),
             routes: self.routes.clone(),
         };

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use segment_gateway::app::{Assembly, Keeping, stack_bounds, upstream_spec};
+use segment_gateway::audit::Audit;
 use segment_gateway::clock::Clock;
 use segment_gateway::config::{self, Config, Loaded};
 use segment_gateway::credential::Hasher;
@@ -135,6 +136,8 @@ pub struct Setup {
     pub time_scale: u32,
     /// Where durable writes are kept.
     pub keeping: Keeping,
+    /// The audit log.
+    pub audit: Audit,
     /// Time.
     pub clock: Clock,
     /// The text of a route table instead of the embedded one.
@@ -158,6 +161,7 @@ impl Setup {
                 outlasts: true,
                 ..Keeping::in_memory().unwrap()
             },
+            audit: Audit::default(),
             clock,
             routes: None,
         }
@@ -193,6 +197,7 @@ impl Setup {
             history: self.history,
             keeping: self.keeping,
             hasher: Hasher::new(&[7; 32]),
+            audit: self.audit,
             clock: self.clock,
         }
         .gateway()
