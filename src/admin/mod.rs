@@ -23,6 +23,7 @@
 //! are read only; those with commands have a file each.
 
 pub mod access;
+mod act;
 mod advice;
 mod cache;
 mod clients;
@@ -48,6 +49,7 @@ use crate::limit::budgets::AccountState;
 use crate::swap::Swap;
 use crate::telemetry::LogHandle;
 use access::Denied;
+use act::OperatorAct;
 use bytes::Bytes;
 use gauges::gauges;
 use guesses::Guesses;
@@ -158,6 +160,16 @@ impl Admin {
         if let Err(why) = admitted {
             return self.deny(why, peer, now);
         }
+        let mut act = OperatorAct::begin(self.gateway.audit(), request, peer);
+        let response = self.admitted(request).await;
+        if let Some(act) = &mut act {
+            act.status = Some(response.status());
+        }
+        response
+    }
+
+    /// Responds to one request of an operator.
+    async fn admitted(&self, request: &Request<()>) -> Response<OuterBody> {
         // These have methods of their own; everything behind them is only read. The check for `GET`
         // must stay behind them.
         let path = request.uri().path();

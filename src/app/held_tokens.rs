@@ -15,7 +15,7 @@ mod file;
 mod memory;
 
 use super::start_error::AppError;
-use crate::audit::AUDIT;
+use crate::audit::{AUDIT, Audit, AuditEvent};
 use crate::clients::tokens::{HeldToken, HeldTokens};
 use crate::clients::{Clients, TokenFile};
 use crate::credential::{Credential, Hasher};
@@ -139,7 +139,7 @@ impl TokenFiles {
         }
         for file in &files {
             let looked = self.look(gateway, &mut kept, file).await;
-            kept.report(&file.name, looked.err());
+            kept.report(&file.name, looked.err(), gateway.audit());
         }
     }
 }
@@ -191,6 +191,11 @@ impl TokenFiles {
         }
         if is_new {
             tracing::info!(target: AUDIT, token = &*file.name, %credential, "held token replaced");
+            // That, and not the token or its hash: the credential of the name has not changed.
+            gateway.audit().record(AuditEvent::Token {
+                name: file.name.clone(),
+                state: "replaced",
+            });
         }
         // Writes that waited because the API rejected the one before go on.
         gateway.writes().token_accepted(credential).await;
@@ -280,7 +285,7 @@ impl KeptTokens {
     }
 
     /// Reports what is wrong with a token, once.
-    fn report(&mut self, name: &Arc<str>, wrong: Option<String>) {
+    fn report(&mut self, name: &Arc<str>, wrong: Option<String>, audit: &Audit) {
         let Some(wrong) = wrong else {
             self.wrong.remove(name);
             return;
@@ -293,6 +298,11 @@ impl KeptTokens {
                 problem = wrong,
                 "held token cannot be used"
             );
+            // The problem stands in the log. It may name a path.
+            audit.record(AuditEvent::Token {
+                name: name.clone(),
+                state: "unusable",
+            });
         }
     }
 }

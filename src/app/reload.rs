@@ -12,7 +12,7 @@ use super::certificates::Certificates;
 use super::held_tokens::TokenFiles;
 use super::operators::access;
 use crate::admin::Access;
-use crate::audit::AUDIT;
+use crate::audit::{AUDIT, AuditEvent};
 use crate::clients::Clients;
 use crate::config::{self, ClientsFile, Config, ConfigChange, ConfigProblem, Loaded};
 use crate::gateway::Gateway;
@@ -21,6 +21,7 @@ use crate::route::{OperationDef, Table};
 use crate::swap::Swap;
 use crate::telemetry::LogHandle;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +156,17 @@ impl Reloader {
             problems = problems.len(),
             "configuration reload failed: the previous configuration stays in effect"
         );
-        self.targets.gateway.metrics().reload_failed();
+        let gateway = &self.targets.gateway;
+        gateway.metrics().reload_failed();
+        // What is wrong stands in the log. A problem may quote the file, so the audit log has only
+        // their number.
+        gateway.audit().record(AuditEvent::Reload {
+            problems: problems.len(),
+            changed: Vec::new(),
+            keys_added: Vec::new(),
+            keys_removed: Vec::new(),
+            clients: 0,
+        });
     }
 
     /// Applies what a reload can, and returns how many keys wait for a restart. Everything that can
@@ -190,6 +201,8 @@ impl Reloader {
         // The last check. Nothing below this line fails.
         agree(&change)?;
         warn(&loaded, &change);
+        // For the audit log, which names the keys that come and go.
+        let keys_before = keys(&present.clients);
         // With rights over the table that holds from now on, whichever of the two that is. Its
         // operations are the same in any case.
         let clients = clients(
@@ -243,6 +256,7 @@ impl Reloader {
             operations = has_table,
             "configuration reloaded"
         );
+        self.record(&change, &keys_before, &present.clients);
         if !change.waiting.is_empty() {
             tracing::warn!(
                 keys = change.waiting.join(", "),
@@ -251,6 +265,20 @@ impl Reloader {
         }
         present.config = change.config;
         Ok(change.waiting.len())
+    }
+
+    /// Records a reload in the audit log, with the keys that it added and removed.
+    fn record(&self, change: &ConfigChange, keys_before: &BTreeSet<String>, clients: &ClientsFile) {
+        let keys = keys(clients);
+        let of = |keys: &BTreeSet<String>, others| keys.difference(others).cloned().collect();
+        // What an operator has to approve afterwards: who got in, and who is out.
+        self.targets.gateway.audit().record(AuditEvent::Reload {
+            problems: 0,
+            changed: change.applied.iter().map(ToString::to_string).collect(),
+            keys_added: of(&keys, keys_before),
+            keys_removed: of(keys_before, &keys),
+            clients: clients.clients.len(),
+        });
     }
 
     /// Returns the new route table, if it differs. It is built even if it will have to wait, so
@@ -291,6 +319,16 @@ fn clients(
         present.clients.clone_from(&loaded.clients);
     }
     Some(loaded.clients.registry(mode, table))
+}
+
+/// Returns the keys of a file of clients, each as the name of its client and its id. An id is no
+/// secret; it is in logs as well.
+fn keys(file: &ClientsFile) -> BTreeSet<String> {
+    let of_all = file.clients.iter().map(|client| {
+        let keys = client.keys.iter();
+        keys.map(|key| format!("{}/{}", client.name, key.id))
+    });
+    of_all.flatten().collect()
 }
 
 /// Returns each problem as a line of the log.

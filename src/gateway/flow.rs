@@ -34,9 +34,13 @@ impl Gateway {
     {
         let source = RequestSource::take(&mut request, self.tracer.as_ref());
         let mut record = RequestRecord::new(self, source);
+        let target = self.audit.is_enabled().then(|| request.uri().clone());
         let reply = match self.handle(request, &mut record).await {
             Ok(reply) => reply,
-            Err(error) => Reply::error(&error),
+            Err(error) => {
+                record.audit_rejection(&error, target);
+                Reply::error(&error)
+            }
         };
         record.finish(reply)
     }

@@ -14,6 +14,7 @@ pub mod flow;
 mod headers;
 pub mod recent;
 mod record;
+mod rejection;
 pub mod reload;
 mod report;
 mod revocation;
@@ -22,6 +23,7 @@ mod spans;
 pub mod stack;
 
 use crate::attempt::{Attempts, Handles};
+use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::clients::revoked::RevokedNames;
 use crate::clock::Clock;
@@ -53,6 +55,7 @@ pub struct Gateway {
     cache: Arc<Cache>,
     budgets: Budgets,
     quotas: Arc<Quotas>,
+    audit: Audit,
     metrics: Arc<Metrics>,
     tracer: Option<Tracer>,
     tasks: Tasks,
@@ -88,6 +91,7 @@ impl Gateway {
             cache: handles.cache,
             budgets: handles.budgets,
             quotas: handles.quotas,
+            audit: handles.audit,
             metrics: handles.metrics,
             tracer: handles.tracer,
             tasks: handles.tasks,
@@ -148,6 +152,11 @@ impl Gateway {
     /// Returns the quotas of callers.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    /// Returns the audit log.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Returns the metrics.

@@ -8,6 +8,7 @@
 //!
 //! Nothing is decided here. Hits of the fast path are reported by [`crate::gateway::fast_path`].
 
+use crate::audit::Audit;
 use crate::caller::Caller;
 use crate::clients::KeyId;
 use crate::credential::Credential;
@@ -70,6 +71,11 @@ impl RequestRecord {
     /// Returns the instant at which the request was accepted. Patience counts from it.
     pub(crate) fn accepted(&self) -> Instant {
         self.accepted
+    }
+
+    /// Returns the audit log.
+    pub(super) fn audit(&self) -> &Audit {
+        self.gateway.audit()
     }
 
     /// Returns the source of the request.

@@ -19,6 +19,7 @@ mod accounting;
 mod alerts;
 mod answers;
 mod arguments;
+mod audit;
 mod binary;
 mod browser;
 mod caching;

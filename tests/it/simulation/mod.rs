@@ -18,9 +18,11 @@ mod stage;
 
 use crate::support::exposition;
 use judge::{Evidence, Figures};
+use record::{End, Request};
 use scenario::{LedgerFate, Scenario};
-use segment_gateway::sandbox::{Delay, SandboxSpec, WindowKind};
-use stage::Stage;
+use segment_gateway::sandbox::{Arrival, By, Delay, SandboxSpec, WindowKind};
+use stage::{Stage, number_of};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -92,6 +94,7 @@ async fn play(scenario: &Scenario) -> (Arc<Stage>, Vec<String>, Figures) {
     let (mut wrong, figures) = evidence.judge();
     requests_are_counted(&stage, &mut wrong).await;
     nothing_is_left(&stage, &mut wrong).await;
+    writes_are_audited(&stage, &requests, &arrivals, &mut wrong).await;
     (stage, wrong, figures)
 }
 
@@ -128,6 +131,42 @@ async fn nothing_is_left(stage: &Stage, wrong: &mut Vec<String>) {
         wrong.push(format!(
             "left: {waiting} waiting, {tasks} tasks, {held} slots"
         ));
+    }
+}
+
+/// Each write that was sent has one record of its end, which says what its caller heard.
+async fn writes_are_audited(
+    stage: &Stage,
+    requests: &[Request],
+    arrivals: &[Arrival],
+    wrong: &mut Vec<String>,
+) {
+    let audited = stage.audited().await;
+    let own = arrivals.iter().filter(|arrival| arrival.by == By::Gateway);
+    let sent: BTreeSet<usize> = own
+        .filter_map(|arrival| number_of(&arrival.target))
+        .collect();
+    for (number, outcomes) in &audited {
+        if outcomes.len() > 1 {
+            wrong.push(format!("audit: write {number} has {outcomes:?}"));
+        }
+    }
+    for number in sent {
+        let outcome = audited.get(&number).and_then(|outcomes| outcomes.first());
+        let (_, end) = requests[number].ended.as_ref().expect("an end");
+        let is_right = match (end, outcome) {
+            // What a killed gateway would have written goes on here, but not always to its end.
+            (End::Killed, _) => true,
+            (_, None) => false,
+            (End::Answered { status, error, .. }, Some(outcome)) if error.is_empty() => {
+                !status.is_success() || outcome == "succeeded"
+            }
+            (_, Some(_)) => true,
+        };
+        if !is_right {
+            let request = &requests[number];
+            wrong.push(format!("audit: {outcome:?} of {request:?}"));
+        }
     }
 }
 

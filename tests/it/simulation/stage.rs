@@ -7,12 +7,14 @@ use crate::support::{Answer, Setup, WALL, World, loaded};
 use bytes::Bytes;
 use http_body_util::Full;
 use segment_gateway::app::Keeping;
+use segment_gateway::audit::{Audit, AuditFileSpec, AuditKey, SubjectForm};
 use segment_gateway::clock::Clock;
 use segment_gateway::config::Config;
 use segment_gateway::limit::ledger::{Ledger, LedgerSpec, PastUsage};
 use segment_gateway::sandbox::Sandbox;
 use segment_gateway::upstream::MemoryConnector;
 use segment_gateway::write::decision::RETRY_FOR;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -214,7 +216,7 @@ impl Stage {
             history,
             time_scale: 1,
             keeping: Keeping::in_memory().unwrap(),
-            audit: segment_gateway::audit::Audit::default(),
+            audit: self.audit(number),
             clock: self.clock.clone(),
             routes: self.routes.clone(),
         };
@@ -255,6 +257,42 @@ impl Stage {
             std::fs::copy(&life.ledger, self.directory.path().join(next)).unwrap();
         }
         life.dead.give();
+    }
+
+    /// Opens the audit log of a life.
+    fn audit(&self, life: usize) -> Audit {
+        let spec = AuditFileSpec {
+            path: self.audit_file(life),
+            key: AuditKey::new(&[7; 32]),
+            form: SubjectForm::Plain,
+            largest: u64::MAX,
+            kept: 0,
+        };
+        Audit::open(spec, false, Clock::system()).unwrap()
+    }
+
+    fn audit_file(&self, life: usize) -> PathBuf {
+        self.directory.path().join(format!("life{life}.audit"))
+    }
+
+    /// The outcomes that the audit logs of all lives have of each write, by its number.
+    pub async fn audited(&self) -> BTreeMap<usize, Vec<String>> {
+        let lives = self.lives.lock().unwrap().clone();
+        let mut outcomes: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for life in lives {
+            life.world.gateway.audit().flush().await;
+            let text = std::fs::read_to_string(self.audit_file(life.number)).unwrap();
+            for line in text.lines() {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let text = |name: &str| line[name].as_str().unwrap_or_default();
+                if text("kind") == "write" {
+                    let number = text("request_id").parse().unwrap();
+                    let of = outcomes.entry(number).or_default();
+                    of.push(text("outcome").to_owned());
+                }
+            }
+        }
+        outcomes
     }
 
     /// Kills and starts the gateway as planned.
@@ -364,12 +402,14 @@ pub struct By {
     pub patience: Duration,
 }
 
-/// Writes carry their number to the API, in a parameter that it does not know.
+/// Writes carry their number to the API, in a parameter that it does not know, and to the audit log.
 fn tagged(mut request: http::Request<Full<Bytes>>, number: usize) -> http::Request<Full<Bytes>> {
     if request.method() != http::Method::GET {
         let target = request.uri().to_string();
         let mark = if target.contains('?') { '&' } else { '?' };
         *request.uri_mut() = format!("{target}{mark}number={number}").parse().unwrap();
+        let id = number.to_string().parse().unwrap();
+        request.headers_mut().insert("x-request-id", id);
     }
     request
 }
