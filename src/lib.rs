@@ -19,7 +19,7 @@
 //! Imports go down only: `cli`, `app` → `config`, `state`, `telemetry` → `server`, `admin`,
 //! `sandbox` → `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` →
 //! `exchange` → `cache`, `journal`, `lanes`, `limit`, `merge` (which do not know each other),
-//! `trace` → `upstream` → `clients` → `route` → `error` → `metrics` → `audit`, `buffer`, `caller`,
+//! `trace` → `upstream` → `clients` → `route` → `error` → `audit`, `metrics` → `buffer`, `caller`,
 //! `clock`, `credential`, `network`, `private_file`, `swap`, `tasks`, `version`. The sandbox shares
 //! nothing with the gateway but the clock and `tasks`: it is the second opinion.
 //!

@@ -11,7 +11,8 @@ use http::{Method, Request, StatusCode};
 pub(super) struct OperatorAct {
     audit: Audit,
     method: String,
-    path: String,
+    /// Path and query. Neither has a secret: the token of a rebinding is in a header.
+    target: String,
     peer: AdminPeer,
     pub(super) status: Option<StatusCode>,
 }
@@ -23,7 +24,11 @@ impl OperatorAct {
         is_recorded.then(|| Self {
             audit: audit.clone(),
             method: short(request.method()).to_owned(),
-            path: request.uri().path().to_owned(),
+            target: request
+                .uri()
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             peer,
             status: None,
         })
@@ -34,7 +39,7 @@ impl Drop for OperatorAct {
     fn drop(&mut self) {
         self.audit.record(AuditEvent::Operator {
             method: std::mem::take(&mut self.method),
-            path: std::mem::take(&mut self.path),
+            target: std::mem::take(&mut self.target),
             status: self.status.map_or(0, |status| status.as_u16()),
             peer: match self.peer {
                 AdminPeer::Address(address) => Some(address),

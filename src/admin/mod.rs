@@ -46,6 +46,7 @@ pub use access::{Access, AdminPeer, Token};
 use crate::exchange::body::OuterBody;
 use crate::gateway::Gateway;
 use crate::limit::budgets::AccountState;
+use crate::metrics::AuditLevels;
 use crate::swap::Swap;
 use crate::telemetry::LogHandle;
 use access::Denied;
@@ -314,10 +315,15 @@ impl Admin {
             shown.extend(gauges.keys().cloned());
         }
         let gauges: Vec<_> = gauges.into_iter().collect();
-        let body = self
-            .gateway
-            .metrics()
-            .render(&gauges, &self.levels(&accounts));
+        let metrics = self.gateway.metrics();
+        if let Some(status) = self.gateway.audit().status() {
+            metrics.audit(&AuditLevels {
+                records: &status.records,
+                lost: status.lost,
+                failing: status.is_failing,
+            });
+        }
+        let body = metrics.render(&gauges, &self.levels(&accounts));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         respond(StatusCode::OK, kind, body)
     }

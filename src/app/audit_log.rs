@@ -2,9 +2,10 @@
 
 use crate::audit::{Audit, AuditEvent, AuditFileSpec, AuditKey, SubjectForm};
 use crate::clock::Clock;
-use crate::config::{AuditSubjects, AuditWhen, Config};
+use crate::config::{AuditSubjects, AuditWhen, Config, Unusable, ValueSource};
 use crate::version::VERSION;
 use crate::{private_file, state};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Opens the audit log and records the start. Without a file there is none.
@@ -20,7 +21,8 @@ pub(super) fn open_audit_log(config: &Config, clock: &Clock) -> Result<Audit, St
     let key = match (&config.key_file, path.exists()) {
         // The first start makes the key. A log without its key could not be continued.
         (None, false) => new_key(&own_key(path))?,
-        _ => audit_key(path, config.key_file.as_deref())?,
+        _ => audit_key(path, config.key_file.as_deref())
+            .map_err(|error| format!("audit: {error}"))?,
     };
     let form = match config.subjects {
         AuditSubjects::Plain => SubjectForm::Plain,
@@ -40,6 +42,32 @@ pub(super) fn open_audit_log(config: &Config, clock: &Clock) -> Result<Audit, St
     Ok(audit)
 }
 
+/// Returns what a start with this audit log would fail with, as far as it shows without one.
+pub fn unusable_audit_log(config: &Config) -> Option<Unusable> {
+    let config = &config.audit;
+    let path = config.file.as_deref()?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
+        return Some(Unusable {
+            source: ValueSource::Key("audit.file"),
+            found: path.display().to_string(),
+            expected: "a file in a directory that exists, and that this user may write".to_owned(),
+        });
+    }
+    let key_file = config.key_file.as_deref();
+    if key_file.is_none() && !path.exists() {
+        return None;
+    }
+    let found = audit_key(path, key_file).err()?;
+    Some(Unusable {
+        source: ValueSource::Key(key_file.map_or("audit.file", |_| "audit.key_file")),
+        found,
+        expected: "a readable key of 16 bytes or more".to_owned(),
+    })
+}
+
 /// Returns the key of an audit log: that in `key_file`, or the one beside the log.
 ///
 /// # Errors
@@ -48,23 +76,22 @@ pub fn audit_key(path: &Path, key_file: Option<&Path>) -> Result<AuditKey, Strin
     let own = own_key(path);
     let key = state::key_file(key_file.unwrap_or(&own));
     let key = key.map_err(|error| match key_file {
-        Some(_) => format!("audit.key_file: {error}"),
+        Some(_) => error.to_string(),
         None => format!(
-            "audit.file: {error}. Restore the key of the log, or move the log away to begin \
-             another one"
+            "{error}. Restore the key of the log, or move the log away to begin another one"
         ),
     })?;
     Ok(AuditKey::new(&key))
 }
 
 /// Returns the file of the key beside a log.
-pub(super) fn own_key(path: &Path) -> PathBuf {
+fn own_key(path: &Path) -> PathBuf {
     path.with_extension("key")
 }
 
 /// Makes a key, unless there is one already.
 fn new_key(path: &Path) -> Result<AuditKey, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("audit.file: {}: {error}", path.display());
+    let wrong = |error: &dyn Display| format!("audit.file: {}: {error}", path.display());
     if !path.exists() {
         let key = state::random_key().map_err(|error| wrong(&error))?;
         private_file::replace(path, &key).map_err(|error| wrong(&error))?;

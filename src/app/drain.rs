@@ -4,6 +4,7 @@
 //! end before the deadline does; then what waits is rejected, since it was not sent; what was sent
 //! gets a last moment. A write that is still unanswered may have taken effect, and the log says so.
 
+use crate::audit::AuditEvent;
 use crate::exchange::timing::millis;
 use crate::gateway::Gateway;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 const LAST_GRACE: Duration = Duration::from_millis(500);
 /// How long the collector has to take the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(2);
+/// How long the disk has to take the last record of the audit log.
+const LAST_RECORD: Duration = Duration::from_secs(2);
 
 /// Drains within `within`; `serving` ends when the last connection is closed.
 pub(super) async fn drain(
@@ -60,12 +63,18 @@ pub(super) async fn drain(
     }
 }
 
-/// Hands the last spans to the collector, which may take [`LAST_SPANS`].
-pub(super) async fn hand_over_spans(gateway: &Arc<Gateway>) {
+/// Hands the last spans to the collector, and the last records to the audit log. Each has a bounded
+/// time for it.
+pub(super) async fn hand_over(gateway: &Arc<Gateway>) {
     if let Some(tracer) = gateway.tracer().cloned() {
         // Blocking: it waits for a thread that waits for the collector.
         let handing_over = tokio::task::spawn_blocking(move || tracer.finish(LAST_SPANS));
         let _ = handing_over.await;
+    }
+    let stop = gateway.audit().record_synced(vec![AuditEvent::Stop]);
+    let recorded = tokio::time::timeout(LAST_RECORD, stop).await;
+    if !matches!(recorded, Ok(Ok(()))) {
+        tracing::error!("the stop, and perhaps more, is missing in the audit log");
     }
 }
 

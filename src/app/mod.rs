@@ -26,7 +26,7 @@ mod start_error;
 pub use assembly::{
     Assembly, client, collector, scale_times, server_bounds, stack_bounds, upstream_spec,
 };
-pub use audit_log::audit_key;
+pub use audit_log::{audit_key, unusable_audit_log};
 pub use certificates::unusable_certificates;
 pub use diagnosis::{Blame, CheckResult, Diagnosis};
 pub use doctor::examine;

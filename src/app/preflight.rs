@@ -97,6 +97,7 @@ pub fn open_secrets(config: &Config) -> Vec<String> {
         ("credentials.key_file", &config.credentials.key_file),
         ("journal.key_file", &config.journal.key_file),
         ("admin.token_file", &config.admin.token_file),
+        ("audit.key_file", &config.audit.key_file),
         ("tls.key_file", &config.tls.key_file),
         ("admin.tls.key_file", &config.admin.tls.key_file),
     ];

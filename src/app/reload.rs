@@ -268,6 +268,9 @@ impl Reloader {
     }
 
     /// Records a reload in the audit log, with the keys that it added and removed.
+    ///
+    /// An id says which key of a client it was. Values of the configuration are not recorded, only
+    /// the names of what has changed.
     fn record(&self, change: &ConfigChange, keys_before: &BTreeSet<String>, clients: &ClientsFile) {
         let keys = keys(clients);
         let of = |keys: &BTreeSet<String>, others| keys.difference(others).cloned().collect();

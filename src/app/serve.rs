@@ -2,7 +2,7 @@
 
 use super::assembly::{scale_times, server_bounds, stack_bounds};
 use super::certificates::Certificates;
-use super::drain::{drain, hand_over_spans};
+use super::drain::{drain, hand_over};
 use super::held_tokens::TokenFiles;
 use super::listen::{bind_key, until};
 use super::operators::{Operators, access};
@@ -117,10 +117,11 @@ pub async fn serve(
     stop.await;
     following.abort();
     drain(&gateway, reloader.drain_time(), &stopping, serving).await;
-    hand_over_spans(&gateway).await;
     let _ = admin_stopping.send(true);
     let _ = sandbox_stopping.send(true);
     operators.end();
+    // After the last act of an operator.
+    hand_over(&gateway).await;
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! Pure. The chain of the audit log: each line names the one before it, and is signed.
 //!
 //! ```text
-//! {"seq":7,"time":"2026-01-02T03:04:05.678Z","kind":"write",…,"prev":"<mac of line 6>","mac":"…"}
+//! {"seq":7,"time":"2026-01-02T03:04:05.678Z","kind":"write",…,"prev":"<mac of 6>","mac":"…"}
 //! ```
 //!
 //! `mac` is the HMAC-SHA256 (RFC 2104) of everything before `,"mac":`, under the key of the log.
 //! Without the key nobody can change a line, or add one. A line that was removed is missed by its
-//! number. Only the removal of the newest lines leaves a sound chain; that is found by whoever knows
-//! a later head, as the ordinary log has it.
+//! number. Only the removal of the newest lines leaves a sound chain; that is found by whoever
+//! knows a later head, as the ordinary log has it.
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use serde_json::{Map, Value};

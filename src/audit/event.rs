@@ -1,6 +1,6 @@
 //! Pure. What is recorded, and the fields of its line.
 //!
-//! Fields that are unknown are left out. No event has a token, a key, a body or a query.
+//! Fields that are unknown are left out. No event has a token, a key or a body.
 
 use super::chain::AuditKey;
 use serde_json::{Map, Value, json};
@@ -63,9 +63,9 @@ pub enum AuditEvent {
     Operator {
         /// The method of the request.
         method: String,
-        /// The path of the request, without its query.
-        path: String,
-        /// The status of the response.
+        /// The path of the request, with its query.
+        target: String,
+        /// The status of the response; 0 if the operator hung up before.
         status: u16,
         /// The address that it came from; `None` for the socket.
         peer: Option<IpAddr>,
@@ -200,13 +200,16 @@ impl AuditEvent {
             }),
             Self::Operator {
                 method,
-                path: of,
+                target,
                 status,
                 peer,
             } => json!({
                 "method": cut(method),
-                // Without names of people: what operators ask for by name stands in the query.
-                "path": cut(of),
+                // A query may name the path of what is purged, and so a person.
+                "target": match form {
+                    SubjectForm::Plain => cut(target),
+                    SubjectForm::Hashed(_) => cut(target.split('?').next().unwrap_or_default()),
+                },
                 "status": status,
                 "peer": peer,
             }),
@@ -241,9 +244,8 @@ impl AuditEvent {
         };
         let own = match self {
             Self::Intent(request, _) | Self::Write(request, _) => of(request),
-            Self::Rejected { method, path, .. } | Self::Operator { method, path, .. } => {
-                method.len() + path.len()
-            }
+            Self::Rejected { method, path, .. } => method.len() + path.len(),
+            Self::Operator { method, target, .. } => method.len() + target.len(),
             Self::Reload {
                 changed,
                 keys_added,
@@ -352,12 +354,12 @@ mod tests {
         assert!(write(1_000).weight() > 20_000);
         let long = AuditEvent::Operator {
             method: "POST".into(),
-            path: "/é".repeat(LONGEST),
+            target: "/é".repeat(LONGEST),
             status: 200,
             peer: None,
         };
         let fields = long.fields(&SubjectForm::Plain);
-        let path = fields["path"].as_str().unwrap();
-        assert!(path.len() <= LONGEST && path.len() > LONGEST - 4);
+        let target = fields["target"].as_str().unwrap();
+        assert!(target.len() <= LONGEST && target.len() > LONGEST - 4);
     }
 }

@@ -73,6 +73,7 @@ impl AuditFile {
                   and move the file away to begin another one",
             )
         };
+        // Lines before the last one are not read: that is the work of `audit verify`.
         let of_line = |line: &[u8]| check(&spec.key, line, None).map_err(|_| unknown());
         let head = match last {
             Some(line) => of_line(&line)?,
@@ -115,6 +116,7 @@ impl AuditFile {
         self.head
     }
 
+    /// Returns how it was opened.
     pub(super) fn spec(&self) -> &AuditFileSpec {
         &self.spec
     }
@@ -124,12 +126,12 @@ impl AuditFile {
     /// # Errors
     /// If they cannot be written. Then the file ends as it did before, if it can be cut.
     pub(super) fn append(&mut self, lines: &[u8], head: ChainHead) -> io::Result<()> {
-        // What an earlier error left.
         self.cut_if_longer()?;
         if self.length > 0 && self.length + lines.len() as u64 > self.spec.largest {
             self.rotate()?;
         }
         if let Err(error) = self.file.write_all(lines) {
+            // Tried again before the next write if it fails.
             let _ = self.cut();
             return Err(error);
         }
@@ -155,6 +157,7 @@ impl AuditFile {
         self.file.sync_data()
     }
 
+    /// Cuts off what an earlier write left, if the disk failed to cut it then.
     fn cut_if_longer(&mut self) -> io::Result<()> {
         match self.file.metadata()?.len() > self.length {
             true => self.cut(),
@@ -169,6 +172,7 @@ impl AuditFile {
 
     /// Begins another file. The full one keeps its lines under another name.
     fn rotate(&mut self) -> io::Result<()> {
+        // The newest lines of the full file must not get lost after the first ones of the next.
         self.file.sync_data()?;
         let full = rotated_name(&self.spec.path, self.first);
         std::fs::rename(&self.spec.path, full)?;
@@ -177,6 +181,7 @@ impl AuditFile {
         self.file = file;
         self.length = 0;
         self.first = self.head.seq + 1;
+        // The names as well outlast a crash of the machine.
         File::open(folder(&self.spec.path))?.sync_all()?;
         let files = rotated(&self.spec.path)?;
         let too_many = files.len().saturating_sub(self.spec.kept);
@@ -221,6 +226,7 @@ fn rotated(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(files)
 }
 
+/// Returns the directory of a log.
 fn folder(path: &Path) -> &Path {
     let parent = path
         .parent()

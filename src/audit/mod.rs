@@ -4,7 +4,9 @@
 //! event    what is recorded, as the fields of a line
 //! chain    a line follows the one before it, under a key
 //! file     the file of the lines: opened, written, rotated
-//! writer   one thread, which writes what all others hand over
+//! queue    what waits to be written, within bounds
+//! writer   the handle: events are handed over here
+//! thread   writes what waits, and tries again while the disk fails
 //! verify   reads the files again, and names what is wrong with them
 //! ```
 //!
@@ -15,53 +17,36 @@
 //! - [`Audit::record_synced`] returns once its events are on the disk, or an error.
 //! - Nothing here knows a token, a key or a body: events have names, ids and hashes.
 //!
-//! What is recorded is decided where it happens. [`AUDIT`] is another thing: the target of those
-//! lines of the ordinary log that are written at any level.
+//! What is recorded is decided where it happens. [`AUDIT`] is another thing; see `target`.
 
 pub mod chain;
 mod event;
 mod file;
+mod queue;
+mod target;
+mod thread;
 pub mod verify;
 mod writer;
 
 pub use chain::{AuditKey, ChainHead};
 pub use event::{AuditEvent, AuditedEnd, AuditedRequest, SubjectForm};
 pub use file::AuditFileSpec;
-pub use writer::AuditStatus;
+pub use queue::{AuditStatus, NotAudited};
+pub use target::AUDIT;
 
 use crate::clock::Clock;
-use std::fmt;
 use std::sync::Arc;
-use writer::Writer;
-
-/// The target of log lines that are records: each says something that is said nowhere else.
-///
-/// A line under this target is written at whatever level the log has, and none is left out when
-/// there are many. It is for what an operator has done, and for what an operator has to look after
-/// for one write or one token. The level of such a line is its own: an operator's deed is no error.
-pub const AUDIT: &str = "segment_gateway::audit";
+use writer::AuditWriter;
 
 /// An audit log that records what it is given, or none. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Audit(Option<Arc<Open>>);
+pub struct Audit(Option<Arc<OpenLog>>);
 
 #[derive(Debug)]
-struct Open {
-    writer: Writer,
+struct OpenLog {
+    writer: AuditWriter,
     is_before: bool,
 }
-
-/// The error of an event that is not on the disk. What it was for must not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAudited;
-
-impl fmt::Display for NotAudited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the audit log cannot be written")
-    }
-}
-
-impl std::error::Error for NotAudited {}
 
 impl Audit {
     /// Opens the log and continues its chain. `is_before` says that writes are recorded before they
@@ -71,8 +56,8 @@ impl Audit {
     /// If the file cannot be written, is in use by another process, or ends with something that is
     /// no record under this key. The message says what to do.
     pub fn open(spec: AuditFileSpec, is_before: bool, clock: Clock) -> Result<Self, String> {
-        let writer = Writer::start(spec, clock)?;
-        Ok(Self(Some(Arc::new(Open { writer, is_before }))))
+        let writer = AuditWriter::start(spec, clock)?;
+        Ok(Self(Some(Arc::new(OpenLog { writer, is_before }))))
     }
 
     /// Returns whether there is a log.

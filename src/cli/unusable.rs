@@ -69,6 +69,7 @@ pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
     }
     let now = Clock::system().wall();
     found.extend(app::unusable_certificates(config, now));
+    found.extend(app::unusable_audit_log(config));
     found.extend(given_twice(config));
     found.extend(journal_key(config).err());
     found.extend(operators_token(config).err());

@@ -1,8 +1,8 @@
 //! Levels that are read at each scrape, unlike what is counted as it happens.
 
 use super::families::Families;
-use crate::audit::AuditStatus;
 use prometheus::IntCounter;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One budget at the time of a scrape, over all credentials.
@@ -76,6 +76,17 @@ pub struct DurableGauge {
     pub oldest: f64,
 }
 
+/// The audit log at the time of a scrape.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditLevels<'a> {
+    /// The records since the start, by kind.
+    pub records: &'a BTreeMap<&'static str, u64>,
+    /// The events that were lost since the start.
+    pub lost: u64,
+    /// Whether the log could not be written at the last attempt.
+    pub failing: bool,
+}
+
 /// Shows the present levels.
 pub(super) fn set(families: &Families, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) {
     for (name, gauge) in budgets {
@@ -111,13 +122,13 @@ pub(super) fn set(families: &Families, budgets: &[(Arc<str>, BudgetGauge)], leve
 }
 
 /// Shows the state of the audit log.
-pub(super) fn set_audit(families: &Families, status: &AuditStatus) {
-    for (kind, records) in &status.records {
+pub(super) fn set_audit(families: &Families, audit: &AuditLevels<'_>) {
+    for (kind, records) in audit.records {
         let counter = families.audit_records.with_label_values(&[kind]);
         raise(&counter, *records);
     }
-    raise(&families.audit_lost, status.lost);
-    families.audit_failing.set(i64::from(status.is_failing));
+    raise(&families.audit_lost, audit.lost);
+    families.audit_failing.set(i64::from(audit.failing));
 }
 
 fn set_budget(families: &Families, name: &str, gauge: &BudgetGauge) {

@@ -10,7 +10,6 @@
 //! series that has few values is created at the start, because Prometheus sees no increase in a
 //! series that begins at 1.
 
-use crate::audit::AuditStatus;
 use crate::version::{COMMIT, VERSION};
 use prometheus::{Encoder, Histogram, HistogramVec, IntCounterVec, Registry, TextEncoder};
 use std::sync::{Arc, OnceLock};
@@ -31,7 +30,7 @@ use families::Families;
 use labels::{APPLIED, FAILED, class};
 pub use labels::{HandshakeResult, Malformed, Origin, Outcome};
 use levels::whole;
-pub use levels::{BudgetGauge, DurableGauge, Levels};
+pub use levels::{AuditLevels, BudgetGauge, DurableGauge, Levels};
 use series::{OperationSeries, SUCCESS};
 pub use tls::TlsSeries;
 pub use totals::{Counts, Distribution, Totals};
@@ -136,8 +135,8 @@ impl Metrics {
     }
 
     /// Shows the state of the audit log.
-    pub fn audit(&self, status: &AuditStatus) {
-        levels::set_audit(&self.families, status);
+    pub fn audit(&self, audit: &AuditLevels<'_>) {
+        levels::set_audit(&self.families, audit);
     }
 
     /// Records the time that a request spent in the gateway itself.

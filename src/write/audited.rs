@@ -1,8 +1,8 @@
 //! The audit record of a held write: exactly one, made when nobody can learn more about it.
 //!
-//! The engine and the attempts of a write share a [`WriteAudit`], note what they learn, and the last
-//! of them to be dropped makes the record. So a caller that hangs up, an attempt that outlives its
-//! caller, and a panic all end in one record, with what is known by then.
+//! The engine and the attempts of a write share a [`WriteAudit`], note what they learn, and the
+//! last of them to be dropped makes the record. So a caller that hangs up, an attempt that outlives
+//! its caller, and a panic all end in one record, with what is known by then.
 //!
 //! A durable write is recorded when the journal has its end; see `durable/audited.rs`. Without an
 //! audit log nothing here allocates.

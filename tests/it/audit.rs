@@ -577,7 +577,46 @@ async fn a_program_records_acts_reloads_and_tokens_and_its_log_is_verified() {
     let log = gateway.file("audit.log").display().to_string();
     let verified = run(&["audit", "verify", "--log", &log]);
     assert!(verified.status.success(), "{verified:?}");
+    let ordinary = gateway.log();
+    let head = ordinary
+        .lines()
+        .rev()
+        .find_map(|line| line.split_once("head="));
+    let head = head.unwrap().1.trim();
+    let verify_head = |head: &str| run(&["audit", "verify", "--log", &log, "--head", head]);
+    assert!(verify_head(head).status.success(), "{head}");
     let written = std::fs::read_to_string(gateway.file("audit.log")).unwrap();
+    let list = |more: &[&str]| {
+        let listed = run(&[&["audit", "list", "--log", &log], more].concat());
+        assert!(listed.status.success(), "{listed:?}");
+        text(&listed.stdout)
+    };
+    assert_eq!(list(&["--json"]), written);
+    assert_eq!(list(&["--since", "2999-01-01"]), "");
+    assert_eq!(list(&["--client", "nobody"]), "");
+    for found in [
+        list(&["--subject", "new@example.com"]),
+        list(&[
+            "--subject",
+            "person:new@example.com",
+            "--since",
+            "2026-01-01",
+        ]),
+        list(&["--client", "hr-sync", "--subject", "new@example.com"]),
+    ] {
+        assert_eq!(found.lines().count(), 1, "{found}");
+        assert!(found.contains("outcome=succeeded status=201"), "{found}");
+    }
+    // The newest record is cut off: only a head that was seen shows it.
+    let cut = written.trim_end().rsplit_once('\n').unwrap().0;
+    std::fs::write(gateway.file("audit.log"), format!("{cut}\n")).unwrap();
+    assert!(run(&["audit", "verify", "--log", &log]).status.success());
+    let found = verify_head(head);
+    assert_eq!(found.status.code(), Some(1));
+    assert!(
+        text(&found.stderr).contains("of --head is missing"),
+        "{found:?}"
+    );
     let lines: Vec<Value> = written
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -595,7 +634,7 @@ async fn a_program_records_acts_reloads_and_tokens_and_its_log_is_verified() {
         (&write["client"], &write["path"]),
         (&"hr-sync".into(), &"/invites".into())
     );
-    one("operator", "path", "/cache/purge".into());
+    one("operator", "target", "/cache/purge?everything=true".into());
     one("token", "state", "replaced".into());
     let reload = one("reload", "problems", 0.into());
     for (name, key) in [("keys_removed", &key), ("keys_added", &other)] {
@@ -603,6 +642,8 @@ async fn a_program_records_acts_reloads_and_tokens_and_its_log_is_verified() {
         assert_eq!(named, format!("hr-sync/{}", &key[4..10]), "{reload}");
     }
     one("reload", "problems", 1.into());
+    assert_eq!(lines[0]["kind"], "start");
+    assert_eq!(lines.last().unwrap()["kind"], "stop");
     for secret in [
         key.trim(),
         other.trim(),

@@ -4,7 +4,9 @@
 //! `SEGMENT_GATEWAY_BLESS=1 cargo test catalogue` writes the list anew. What dashboards and alerts
 //! elsewhere rely on changes with it, so a change of it belongs in the notes of a release.
 
-use segment_gateway::metrics::{BudgetGauge, Levels, Malformed, Metrics, Origin, Outcome};
+use segment_gateway::metrics::{
+    AuditLevels, BudgetGauge, Levels, Malformed, Metrics, Origin, Outcome,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -54,6 +56,11 @@ pub fn eventful() -> String {
     metrics.admin_rejected("host");
     metrics.client("hr-sync", Outcome::Hit);
     metrics.held_token("provisioning", true);
+    metrics.audit(&AuditLevels {
+        records: &[("write", 1)].into(),
+        lost: 0,
+        failing: false,
+    });
     metrics.in_shadow(false);
     metrics.predicted("getUser", "queued", "miss", Some(SOON));
     metrics.compared("getUser", "same");

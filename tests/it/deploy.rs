@@ -21,7 +21,9 @@ mod yaml;
 
 use super::catalogue::{eventful as all_metrics, families};
 use promql::{OF_PROMETHEUS, OF_THE_SCRAPE, Selector, selectors};
-use segment_gateway::metrics::{BudgetGauge, Levels, Malformed, Metrics, Origin, Outcome};
+use segment_gateway::metrics::{
+    AuditLevels, BudgetGauge, Levels, Malformed, Metrics, Origin, Outcome,
+};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -256,6 +258,11 @@ fn eventful() -> String {
     metrics.client_keys([("hr-sync", "k7Qm2x", std::time::UNIX_EPOCH + SOON)].into_iter());
     metrics.client("hr-sync", Outcome::Hit);
     metrics.held_token("provisioning", true);
+    metrics.audit(&AuditLevels {
+        records: &[("write", 1)].into(),
+        lost: 0,
+        failing: false,
+    });
     for state in ["succeeded", "failed", "unknown", "cancelled"] {
         metrics.durable_ended("getUser", state);
     }

@@ -132,8 +132,9 @@ fn may_import(module: &str, used: &str) -> bool {
         return own(&FEATURES) || own(&PATH[..height]) && !is_beside;
     }
     match module {
-        "audit" | "buffer" | "caller" | "clock" | "credential" | "network" | "private_file"
-        | "swap" | "tasks" | "version" => false,
+        "buffer" | "caller" | "clock" | "credential" | "network" | "private_file" | "swap"
+        | "tasks" | "version" => false,
+        "audit" => own(&["clock", "private_file"]),
         "error" => own(&["metrics"]),
         "metrics" => own(&["version"]),
         "route" => false,

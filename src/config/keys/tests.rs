@@ -24,7 +24,7 @@ fn the_shipped_file_equals_the_defaults() {
 fn the_shipped_file_shows_every_key() {
     let mut findings = Findings::default();
     read(None, &Environment::default(), &mut findings);
-    assert_eq!(findings.known.len(), 80);
+    assert_eq!(findings.known.len(), 86);
     let uncommented: Vec<String> = SHIPPED
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -100,6 +100,9 @@ fn every_key_changes_the_configuration() {
             ("access", _) => "\"all\"".to_owned(),
             ("client_auth", _) => "\"required\"".to_owned(),
             ("hosts", _) => "[\"10.0.0.1\"]".to_owned(),
+            ("when", _) => "\"before\"".to_owned(),
+            ("subjects", _) => "\"hashed\"".to_owned(),
+            ("largest_file", _) => "\"70 KiB\"".to_owned(),
             ("header_bytes", _) => "\"10 KiB\"".to_owned(),
             (_, "true") => "false".to_owned(),
             (_, "false") => "true".to_owned(),

@@ -1,4 +1,4 @@
-//! What the audit log says of a durable write: the same as of a held one, under the id of the write.
+//! What the audit log says of a durable write: the same as of a held one, and the id of the write.
 //!
 //! The end is recorded once the journal has it, by the process that brought it there. So a write
 //! that several processes carried has one record, with all its attempts. A crash between the two
