@@ -8,7 +8,7 @@
 //! is read: a gateway that starts at that moment finds the directory in use.
 
 use super::keeping;
-use crate::config::{Config, Unusable, ValueSource};
+use crate::config::{Config, Loaded, Unusable, ValueSource};
 use crate::state::{self, StateDirectory};
 use std::io;
 use std::net::SocketAddr;
@@ -92,7 +92,8 @@ fn listeners(config: &Config) -> [(&'static str, SocketAddr); 2] {
 }
 
 /// Names the secrets that others on this machine can read; one sentence each.
-pub fn open_secrets(config: &Config) -> Vec<String> {
+pub fn open_secrets(loaded: &Loaded) -> Vec<String> {
+    let config = &loaded.config;
     let configured = [
         ("credentials.key_file", &config.credentials.key_file),
         ("journal.key_file", &config.journal.key_file),
@@ -103,14 +104,17 @@ pub fn open_secrets(config: &Config) -> Vec<String> {
     ];
     let configured = configured
         .into_iter()
-        .filter_map(|(key, file)| Some((key, file.clone()?)));
+        .filter_map(|(key, file)| Some((key.to_owned(), file.clone()?)));
+    let held = loaded.clients.tokens.iter();
+    let held = held.map(|token| (format!("tokens.{}.file", token.name), token.path.clone()));
     let directory = config.state.directory.as_deref();
     let own = directory
         .map(StateDirectory::key_files)
         .into_iter()
         .flatten();
-    let own = own.map(|file| ("state.directory", file));
+    let own = own.map(|file| ("state.directory".to_owned(), file));
     let open = configured
+        .chain(held)
         .chain(own)
         .filter(|(_, file)| state::is_readable_by_all(file));
     open.map(|(key, file)| {

@@ -58,7 +58,7 @@ pub(super) async fn start(
         .map(StateDirectory::open)
         .transpose()
         .map_err(|error| in_directory(failed(error)))?;
-    for warning in open_secrets(config) {
+    for warning in open_secrets(loaded) {
         tracing::warn!("{warning}");
     }
     let key = match (&config.credentials.key_file, &state) {

@@ -46,7 +46,7 @@ pub(super) fn check(command: &CheckCommand) -> Result<(), Failure> {
     let notes = match command.elsewhere {
         true => Vec::new(),
         false => [
-            app::open_secrets(&loaded.config),
+            app::open_secrets(&loaded),
             app::machine_notes(&loaded.config),
         ]
         .concat(),

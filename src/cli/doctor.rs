@@ -45,11 +45,7 @@ pub(super) fn run(command: &DoctorCommand) -> Result<(), Failure> {
     let name = file.map_or("the defaults".into(), |path| path.display().to_string());
     let text = format!("{name}, {} operations", loaded.operations.len());
     let mut found = vec![Diagnosis::new("configuration", CheckResult::Fine, text)];
-    for warning in loaded
-        .warnings
-        .iter()
-        .chain(&app::open_secrets(&loaded.config))
-    {
+    for warning in loaded.warnings.iter().chain(&app::open_secrets(&loaded)) {
         found.push(Diagnosis::new(
             "configuration",
             CheckResult::Notable,

@@ -374,9 +374,18 @@ async fn secrets_that_all_can_read_are_named() {
         let (section, name) = key.split_once('.').unwrap();
         configuration += &format!("[{section}]\n{name} = \"{}\"\n", secret(key).display());
     }
+    // A held token, which the file of clients names.
+    let held = ("held-token", 0o644);
+    fs::write(secret(held.0), "a-held-token").unwrap();
+    fs::set_permissions(secret(held.0), fs::Permissions::from_mode(held.1)).unwrap();
+    let clients = directory.path().join("clients.toml");
+    let tokens = format!("[tokens.held]\nfile = \"{}\"\n", secret(held.0).display());
+    fs::write(&clients, tokens).unwrap();
+    let clients = clients.display();
+    configuration += &format!("[callers]\ncredentials = \"both\"\nclients_file = \"{clients}\"\n");
     let running = Program::sandbox(&configuration, &[], &[]).await;
     let log = running.logs(&["gateway listening"]).await;
-    for (key, mode) in keys {
+    for (key, mode) in keys.into_iter().chain([held]) {
         let file = secret(key).display().to_string();
         let named = |line: &&str| line.contains("every user can read") && line.contains(&file);
         let count = log.lines().filter(named).count();

@@ -156,3 +156,29 @@ fn keys_that_every_user_can_read_are_named() {
         assert_eq!(named, warnings, "{said} {:?}", complaints(&output));
     }
 }
+
+/// The files lie as Kubernetes mounts a Secret: behind links, readable for the group.
+#[test]
+fn held_tokens_that_every_user_can_read_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("..2027")).unwrap();
+    fs::write(at("..2027/token"), "a-held-token\n").unwrap();
+    symlink("..2027", at("..data")).unwrap();
+    symlink("..data/token", at("token")).unwrap();
+    let clients = "[tokens.held]\nfile = 'token'\n[clients.ci]\ntoken = 'held'\nmay = ['reads']\n\
+                   certificates = ['ci.example.com']\n";
+    fs::write(at("clients.toml"), clients).unwrap();
+    let managed = "[callers]\ncredentials = 'managed'\nclients_file = 'clients.toml'\n";
+    fs::write(at("held.toml"), format!("{OWN}{managed}")).unwrap();
+    mode(directory.path(), 0o755);
+    for (open, warnings) in [(0o644, 1), (0o440, 0)] {
+        mode(&at("..2027/token"), open);
+        let output = run(&["check", "--config", "held.toml"], directory.path());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let warning = "tokens.held.file: every user can read token";
+        let named = said.matches(warning).count();
+        assert_eq!(named, warnings, "{said} {:?}", complaints(&output));
+        assert!(!said.contains("a-held-token"), "{said}");
+    }
+}
