@@ -6,6 +6,7 @@ import type { INetworkPolicy } from 'kubernetes-models/networking.k8s.io/v1/Netw
 import type { IConfigMap } from 'kubernetes-models/v1/ConfigMap';
 import type { IPersistentVolumeClaim } from 'kubernetes-models/v1/PersistentVolumeClaim';
 import type { IService } from 'kubernetes-models/v1/Service';
+import type { ICertificate } from '@kubernetes-models/cert-manager/cert-manager.io/v1/Certificate';
 import type { IPrometheusRule } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule';
 import type { IServiceMonitor } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor';
 import type { Dashboard as AnyDashboard, FieldConfigSource, Panel, RowPanel } from '@grafana/schema';
@@ -14,6 +15,7 @@ import type * as Table from '@grafana/schema/dist/esm/raw/composable/table/panel
 import type * as TimeSeries from '@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
 
 /** The objects of the chart: each type is called as its kind. */
+export type Certificate = ICertificate;
 export type ConfigMap = IConfigMap;
 export type Deployment = IDeployment;
 export type Ingress = IIngress;

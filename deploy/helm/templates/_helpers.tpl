@@ -47,6 +47,30 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 {{- end -}}
 
+{{- define "segment-gateway.clientsConfigMap" -}}
+{{- if .Values.clients.inline -}}
+{{- include "segment-gateway.fullname" . -}}-clients
+{{- else -}}
+{{- .Values.clients.configMap -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "segment-gateway.tlsSecret" -}}
+{{- if .Values.tls.secretName -}}
+{{- .Values.tls.secretName -}}
+{{- else if .Values.tls.certManager.enabled -}}
+{{- include "segment-gateway.fullname" . -}}-tls
+{{- end -}}
+{{- end -}}
+
+{{- /* Where a probe asks. The kubelet does not check the certificate. */ -}}
+{{- define "segment-gateway.probePort" -}}
+port: admin
+{{- if .Values.tls.admin.secretName }}
+scheme: HTTPS
+{{- end }}
+{{- end -}}
+
 {{- /* A value of `config` as the program reads it from a variable: lists and tables with commas, numbers in full. */ -}}
 {{- define "segment-gateway.setting" -}}
 {{- if kindIs "slice" . -}}

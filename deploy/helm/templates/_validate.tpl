@@ -8,6 +8,14 @@ admin.open: use the token of secrets.adminToken
 admin.token_file: use secrets.adminToken
 upstream.url: use upstream.url, outside of config
 upstream.ca_file: use upstream.ca.configMap
+admin.tls.certificate_file: use tls.admin.secretName
+admin.tls.key_file: use tls.admin.secretName
+admin.tls.client_auth: the kubelet has no certificate for its probes
+admin.tls.client_ca_file: the kubelet has no certificate for its probes
+tls.certificate_file: use tls.secretName
+tls.key_file: use tls.secretName
+tls.client_ca_file: use tls.clientCA.configMap
+callers.clients_file: use clients.inline or clients.configMap
 routes.file: use routes.inline or routes.configMap
 state.directory: use persistence
 journal.key_file: use secrets.journalKey
@@ -35,9 +43,14 @@ shutdown.drain: use drainSeconds
 {{- $problems = append $problems "sandbox is true, but upstream.url names an API: the sandbox would be used instead. Remove one of them" -}}
 {{- end -}}
 {{- $problems = concat $problems (fromJsonArray (include "segment-gateway.validateNetwork" .)) -}}
+{{- $problems = concat $problems (fromJsonArray (include "segment-gateway.validateAccess" .)) -}}
 {{- range $key, $instead := fromYaml (include "segment-gateway.ownKeys" .) -}}
 {{- $path := splitList "." $key -}}
-{{- if hasKey (default dict (get $values.config (index $path 0))) (index $path 1) -}}
+{{- $section := $values.config -}}
+{{- range initial $path -}}
+{{- $section = default dict (get $section .) -}}
+{{- end -}}
+{{- if hasKey $section (last $path) -}}
 {{- $problems = append $problems (printf "config.%s: %s" $key $instead) -}}
 {{- end -}}
 {{- end -}}
@@ -73,6 +86,43 @@ shutdown.drain: use drainSeconds
 {{- end -}}
 {{- if and $values.serviceMonitor.enabled $values.networkPolicy.enabled (not $values.networkPolicy.scrapers) -}}
 {{- $problems = append $problems "serviceMonitor.enabled, but the network policy keeps Prometheus out: name its pods in networkPolicy.scrapers" -}}
+{{- end -}}
+{{- toJson $problems -}}
+{{- end -}}
+
+{{- /* Problems of clients, held tokens and certificates, as a JSON list. */ -}}
+{{- define "segment-gateway.validateAccess" -}}
+{{- $values := .Values -}}
+{{- $problems := list -}}
+{{- $file := include "segment-gateway.clientsConfigMap" . -}}
+{{- $credentials := default "own" (default dict $values.config.callers).credentials -}}
+{{- if and $values.clients.inline $values.clients.configMap -}}
+{{- $problems = append $problems "clients.inline and clients.configMap are both set: the gateway reads one file of clients. Remove one of them" -}}
+{{- end -}}
+{{- if and $file (eq $credentials "own") -}}
+{{- $problems = append $problems "clients has a file, but config.callers.credentials is \"own\": nobody would have a key. Set it to \"both\" or \"managed\"" -}}
+{{- end -}}
+{{- if and (not $file) (ne $credentials "own") -}}
+{{- $problems = append $problems (printf "config.callers.credentials is %q without a file of clients: set clients.inline or clients.configMap" $credentials) -}}
+{{- end -}}
+{{- if and $values.tokens (not $file) -}}
+{{- $problems = append $problems "tokens without a file of clients: nobody would use them. Set clients.inline or clients.configMap" -}}
+{{- end -}}
+{{- $auth := default "none" (default dict $values.config.tls).client_auth -}}
+{{- if and $values.tls.clientCA.configMap (eq $auth "none") -}}
+{{- $problems = append $problems "tls.clientCA.configMap is set, but config.tls.client_auth is \"none\": set it to \"required\" or \"optional\"" -}}
+{{- end -}}
+{{- if and (not $values.tls.clientCA.configMap) (ne $auth "none") -}}
+{{- $problems = append $problems (printf "config.tls.client_auth is %q without authorities: name their ConfigMap in tls.clientCA.configMap" $auth) -}}
+{{- end -}}
+{{- if and (ne $auth "none") (not (include "segment-gateway.tlsSecret" .)) -}}
+{{- $problems = append $problems "config.tls.client_auth without a certificate of the gateway: set tls.secretName or tls.certManager.enabled" -}}
+{{- end -}}
+{{- if and $values.tls.certManager.enabled (not $values.tls.certManager.issuer.name) -}}
+{{- $problems = append $problems "tls.certManager.enabled without tls.certManager.issuer.name: name the issuer of the certificate" -}}
+{{- end -}}
+{{- if and $values.tls.admin.secretName $values.serviceMonitor.enabled (not $values.serviceMonitor.tlsConfig) -}}
+{{- $problems = append $problems "tls.admin.secretName with serviceMonitor.enabled: say in serviceMonitor.tlsConfig how Prometheus trusts the certificate" -}}
 {{- end -}}
 {{- toJson $problems -}}
 {{- end -}}

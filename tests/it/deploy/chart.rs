@@ -5,15 +5,20 @@
 
 use super::tools::{check, run, tools};
 use super::{configuration_keys, root, text};
+use crate::support::tls::Authority;
 use segment_gateway::config::{self, Config};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Values that set every option.
 const FULL: &[&str] = &["--values", "deploy/helm/ci/full-values.yaml"];
+/// Values for clients with keys, a held token and TLS.
+const MANAGED: &[&str] = &["--values", "deploy/helm/ci/managed-values.yaml"];
 /// What Helm adds for itself, and what follows from values that a plain manifest does not have.
 const OF_HELM: [&str; 5] = [
     "# Source: ",
@@ -44,12 +49,96 @@ fn of<'o>(objects: &'o [Value], kind: &str) -> &'o Value {
 
 /// The settings of the gateway's ConfigMap.
 fn settings(objects: &[Value]) -> Vec<(String, String)> {
-    let data = of(objects, "ConfigMap")["data"].as_object().unwrap();
-    let pairs = data.iter().map(|(name, value)| {
+    let all = objects
+        .iter()
+        .filter(|object| object["kind"] == "ConfigMap");
+    let mut data = all.filter_map(|object| object["data"].as_object());
+    let data = data.find(|data| data.contains_key("SEGMENT_GATEWAY__MODE"));
+    let pairs = data.unwrap().iter().map(|(name, value)| {
         let value = value.as_str().expect("settings are text");
         (name.clone(), value.to_owned())
     });
     pairs.collect()
+}
+
+fn items<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    value[key].as_array().into_iter().flatten()
+}
+
+fn str_at<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    let found = value.pointer(pointer).and_then(Value::as_str);
+    found.unwrap_or_else(|| panic!("no {pointer} in {value}"))
+}
+
+/// The files that the pod's volumes have, below a folder in place of the root of its file system, with
+/// the modes of Kubernetes. What the chart does not render is made up: certificates, a token, a secret.
+fn place_volumes(objects: &[Value], folder: &Path) {
+    let authority = Authority::new();
+    let pair = authority.pair(2099);
+    let of_a_secret = |key: &str| match key {
+        "tls.crt" => pair.certificate.clone(),
+        "tls.key" => pair.key.clone(),
+        _ => "a-secret-of-some-length".to_owned(),
+    };
+    let rendered = |name: &str, key: &str| {
+        let mut maps = objects
+            .iter()
+            .filter(|object| object["kind"] == "ConfigMap");
+        let map = maps.find(|object| object["metadata"]["name"] == name);
+        // Another is the operator's: authorities.
+        map.map_or(authority.certificate.clone(), |map| {
+            str_at(map, &format!("/data/{}", key.replace('/', "~1"))).to_owned()
+        })
+    };
+    let pod = &of(objects, "Deployment")["spec"]["template"]["spec"];
+    for mount in items(&pod["containers"][0], "volumeMounts") {
+        assert!(mount["subPath"].is_null(), "{mount} would not be updated");
+        let mut volumes = items(pod, "volumes");
+        let volume = volumes.find(|volume| volume["name"] == mount["name"]);
+        let volume = volume.unwrap_or_else(|| panic!("no volume for {mount}"));
+        let at = folder.join(str_at(mount, "/mountPath").trim_start_matches('/'));
+        // The files: their paths, texts and modes.
+        let mut files: Vec<(PathBuf, String, u64)> = Vec::new();
+        let mode = |of: &Value| of["defaultMode"].as_u64().unwrap_or(0o644);
+        let map = &volume["configMap"];
+        for item in items(map, "items") {
+            let text = rendered(str_at(map, "/name"), str_at(item, "/key"));
+            files.push((at.join(str_at(item, "/path")), text, mode(map)));
+        }
+        let (secret, projected) = (&volume["secret"], &volume["projected"]);
+        let sources =
+            items(projected, "sources").flat_map(|source| items(&source["secret"], "items"));
+        let of_secrets = items(secret, "items").map(|item| (item, mode(secret)));
+        for (item, mode) in of_secrets.chain(sources.map(|item| (item, mode(projected)))) {
+            let path = at.join(str_at(item, "/path"));
+            files.push((path, of_a_secret(str_at(item, "/key")), mode));
+        }
+        if secret.is_object() && secret["items"].is_null() {
+            let names = ["tls.crt", "tls.key"];
+            files.extend(names.map(|name| (at.join(name), of_a_secret(name), mode(secret))));
+        }
+        for (path, text, mode) in files {
+            // The file of clients names the files of the tokens.
+            let moved = format!("\"{}/run/secrets/", folder.display());
+            let text = text.replace("\"/run/secrets/", &moved);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            let mode = fs::Permissions::from_mode(u32::try_from(mode).unwrap());
+            fs::set_permissions(&path, mode).unwrap();
+        }
+    }
+}
+
+/// The settings of the rendered chart, with paths below a folder that has the files of its volumes.
+fn placed_settings(objects: &[Value], folder: &Path) -> Vec<(String, String)> {
+    place_volumes(objects, folder);
+    let mut settings = settings(objects);
+    for (name, value) in &mut settings {
+        if name.ends_with("FILE") || name.ends_with("DIRECTORY") {
+            *value = format!("{}{value}", folder.display());
+        }
+    }
+    settings
 }
 
 /// A rendered chart without what only Helm needs.
@@ -75,18 +164,22 @@ fn the_plain_manifests_are_what_the_chart_renders() {
     let Some(tools) = tools() else { return };
     let monitor = ["--set", "serviceMonitor.enabled=true"];
     let only = ["--show-only", "templates/servicemonitor.yaml"];
+    let without = ["--set", "tls.certManager.enabled=false"];
+    let certificate = ["--show-only", "templates/certificate.yaml"];
     for (file, arguments) in [
         ("gateway.yaml", &[][..]),
         ("monitor.yaml", &[monitor, only].concat()),
+        ("managed.yaml", &[MANAGED, &without].concat()),
+        ("certificate.yaml", &[MANAGED, &certificate].concat()),
     ] {
         let path = root().join("deploy/kubernetes").join(file);
-        let now = std::fs::read_to_string(&path).unwrap();
+        let now = fs::read_to_string(&path).unwrap();
         // The comment at its head is the file's own.
         let head: Vec<&str> = now.lines().take_while(|l| l.starts_with('#')).collect();
         let rendered = plain(&render(&tools, arguments).unwrap());
         let expected = format!("{}\n{rendered}", head.join("\n"));
         if std::env::var_os("SEGMENT_GATEWAY_BLESS").is_some() {
-            std::fs::write(&path, &expected).unwrap();
+            fs::write(&path, &expected).unwrap();
         } else {
             assert_eq!(
                 now, expected,
@@ -111,7 +204,7 @@ fn helm_agrees_with_the_chart_and_its_version_is_the_programs() {
 #[test]
 fn the_objects_have_the_types_of_kubernetes() {
     let Some(tools) = tools() else { return };
-    for (arguments, kinds) in [(&[][..], 5), (FULL, 9)] {
+    for (arguments, kinds) in [(&[][..], 5), (FULL, 11), (MANAGED, 7)] {
         let rendered = render(&tools, arguments).unwrap();
         let objects = objects(&rendered);
         let found: BTreeSet<_> = objects
@@ -129,9 +222,8 @@ fn the_objects_have_the_types_of_kubernetes() {
 #[test]
 fn the_settings_of_the_chart_are_those_of_the_program() {
     let Some(tools) = tools() else { return };
-    for arguments in [&[][..], FULL] {
+    for arguments in [&[][..], FULL, MANAGED] {
         let objects = objects(&render(&tools, arguments).unwrap());
-        let mut settings = settings(&objects);
         let pod = &of(&objects, "Deployment")["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
         // The program reads the files that settings name: they are mounted, and stand here elsewhere.
@@ -142,26 +234,13 @@ fn the_settings_of_the_chart_are_those_of_the_program() {
             .map(|mount| mount["mountPath"].as_str().unwrap())
             .collect();
         let directory = tempfile::tempdir().unwrap();
-        for (name, value) in &mut settings {
+        for (name, value) in settings(&objects) {
             if name.ends_with("FILE") || name.ends_with("DIRECTORY") {
                 let folder = mounts.iter().find(|mount| value.starts_with(*mount));
                 assert!(folder.is_some(), "{name}: {value} is not on {mounts:?}");
             }
-            if name == "SEGMENT_GATEWAY__ROUTES__FILE" {
-                let table = directory.path().join("segment.toml");
-                let inline = objects
-                    .iter()
-                    .find_map(|o| o["data"]["segment.toml"].as_str());
-                std::fs::write(&table, inline.unwrap()).unwrap();
-                *value = table.display().to_string();
-            }
-            let secret = name.ends_with("KEY_FILE") || name.ends_with("CA_FILE");
-            if secret {
-                let file = directory.path().join(name.to_lowercase());
-                std::fs::write(&file, "sixteen bytes or more").unwrap();
-                *value = file.display().to_string();
-            }
         }
+        let settings = placed_settings(&objects, directory.path());
         let loaded = config::load(None, settings.into_iter());
         let config = match loaded {
             Ok(loaded) => loaded.config,
@@ -175,6 +254,90 @@ fn the_settings_of_the_chart_are_those_of_the_program() {
         let ports = container["ports"].as_array().unwrap().iter();
         let ports: Vec<_> = ports.map(|port| port["containerPort"].clone()).collect();
         assert_eq!(ports, [config.listen.port(), config.admin.listen.port()]);
+    }
+}
+
+#[test]
+fn the_program_accepts_the_files_of_the_chart() {
+    let Some(tools) = tools() else { return };
+    for arguments in [FULL, MANAGED] {
+        let objects = objects(&render(&tools, arguments).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        // The modes of the files decide who can read them.
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(directory.path(), open).unwrap();
+        let settings = placed_settings(&objects, directory.path());
+        let named = settings.iter().filter(|(name, _)| name.ends_with("FILE"));
+        assert!(named.count() >= 5, "{settings:?}");
+        let mut check = Command::new(env!("CARGO_BIN_EXE_segment-gateway"));
+        check.arg("check").envs(settings);
+        let said = run(check, "").unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(said.contains("no problems"), "{said}");
+        assert!(!said.contains("every user can read"), "{said}");
+        // And it has read them: without any one it says so.
+        let pod = &of(&objects, "Deployment")["spec"]["template"]["spec"];
+        let mut missed = 0;
+        for mount in items(&pod["containers"][0], "volumeMounts") {
+            let at = str_at(mount, "/mountPath");
+            if at.starts_with("/var/lib/") || at.starts_with("/run/secrets/") {
+                continue;
+            }
+            missed += 1;
+            let directory = tempfile::tempdir().unwrap();
+            let settings = placed_settings(&objects, directory.path());
+            let gone = directory.path().join(at.trim_start_matches('/'));
+            fs::remove_dir_all(&gone).unwrap();
+            let mut check = Command::new(env!("CARGO_BIN_EXE_segment-gateway"));
+            check.arg("check").envs(settings);
+            let problems = run(check, "").expect_err(at);
+            assert!(problems.contains(at), "{at}: {problems}");
+        }
+        assert!(missed >= 3, "{missed}");
+    }
+}
+
+/// What changes while the pod runs reaches the gateway, and what does not replaces the pod.
+#[test]
+fn a_changed_file_of_clients_replaces_the_pod() {
+    let Some(tools) = tools() else { return };
+    let checksum = |more: &[&str]| {
+        let rendered = render(&tools, &[MANAGED, more].concat()).unwrap();
+        let line = rendered
+            .lines()
+            .find(|line| line.contains("checksum/config"));
+        line.unwrap().trim().to_owned()
+    };
+    let before = checksum(&[]);
+    assert_ne!(before, checksum(&["--set", "clients.inline=[clients]"]));
+    assert_eq!(before, checksum(&["--set", "service.port=444"]));
+}
+
+#[test]
+fn with_a_certificate_probes_and_prometheus_use_tls() {
+    let Some(tools) = tools() else { return };
+    for (arguments, scheme) in [
+        (&[][..], None),
+        (FULL, Some("HTTPS")),
+        (MANAGED, Some("HTTPS")),
+    ] {
+        let objects = objects(&render(&tools, arguments).unwrap());
+        let pod = &of(&objects, "Deployment")["spec"]["template"]["spec"];
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let get = &pod["containers"][0][probe]["httpGet"];
+            assert_eq!(get["scheme"].as_str(), scheme, "{get}");
+            assert_eq!(get["port"], "admin");
+        }
+        if arguments == FULL {
+            let endpoint = &of(&objects, "ServiceMonitor")["spec"]["endpoints"][0];
+            assert_eq!(endpoint["scheme"], "https");
+            assert_eq!(endpoint["tlsConfig"]["ca"]["secret"]["key"], "ca.crt");
+        }
+        if scheme.is_some() {
+            let issued = str_at(of(&objects, "Certificate"), "/spec/secretName");
+            let mut volumes = items(pod, "volumes");
+            let used = volumes.any(|volume| volume["secret"]["secretName"] == issued);
+            assert!(used, "{issued} is not mounted");
+        }
     }
 }
 
@@ -240,6 +403,51 @@ fn values_that_contradict_each_other_are_refused_with_what_to_do() {
             "config.admin.listen: the chart sets it",
         ),
         (
+            "config.admin.tls.client_auth=required",
+            "config.admin.tls.client_auth: the kubelet has no certificate",
+        ),
+        (
+            "config.tls.key_file=/x",
+            "config.tls.key_file: use tls.secretName",
+        ),
+        (
+            "config.callers.clients_file=/x",
+            "config.callers.clients_file: use clients.inline",
+        ),
+        (
+            "clients.inline=a,clients.configMap=b",
+            "the gateway reads one file of clients",
+        ),
+        ("clients.inline=a", "nobody would have a key"),
+        (
+            "config.callers.credentials=managed",
+            "set clients.inline or clients.configMap",
+        ),
+        (
+            "tokens.a.secretName=s,tokens.a.key=k",
+            "nobody would use them",
+        ),
+        (
+            "tls.secretName=s,tls.clientCA.configMap=c",
+            "config.tls.client_auth is \"none\"",
+        ),
+        (
+            "tls.secretName=s,config.tls.client_auth=required",
+            "name their ConfigMap in tls.clientCA.configMap",
+        ),
+        (
+            "config.tls.client_auth=required",
+            "without a certificate of the gateway",
+        ),
+        (
+            "tls.certManager.enabled=true",
+            "name the issuer of the certificate",
+        ),
+        (
+            "tls.admin.secretName=s,serviceMonitor.enabled=true",
+            "how Prometheus trusts the certificate",
+        ),
+        (
             "extraEnv[0].name=SEGMENT_GATEWAY__LISTEN,extraEnv[0].value=x",
             "use config for keys of the gateway",
         ),
@@ -248,6 +456,8 @@ fn values_that_contradict_each_other_are_refused_with_what_to_do() {
         ("persistence.accessMode=ReadWriteMany", "accessMode"),
         ("secrets.adminToken.name=", "adminToken"),
         ("imag=x", "imag"),
+        ("tokens.Own.secretName=s,tokens.Own.key=k", "Own"),
+        ("tokens.a.secretName=s", "key"),
     ] {
         let refused = render(&tools, &["--set", set]).expect_err(set);
         assert!(refused.contains(says), "{set}: {refused}");
