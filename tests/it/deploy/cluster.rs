@@ -18,13 +18,17 @@ fn documents(path: &str) -> BTreeMap<String, Values> {
     by_kind.collect()
 }
 
-/// The settings of a unit, in their order.
-fn unit() -> Vec<(String, String)> {
-    let text = text("deploy/systemd/segment-gateway.service");
+/// The settings of a unit or of a drop-in, in their order.
+fn unit_of(path: &str) -> Vec<(String, String)> {
+    let text = text(path);
     let lines = text.lines().filter(|line| !line.starts_with(['#', '[']));
     let pairs = lines.filter_map(|line| line.split_once('='));
     let owned = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
     owned.collect()
+}
+
+fn unit() -> Vec<(String, String)> {
+    unit_of("deploy/systemd/segment-gateway.service")
 }
 
 fn of<'u>(unit: &'u [(String, String)], name: &str) -> &'u str {
@@ -71,8 +75,8 @@ fn the_unit_runs_the_program_as_it_is() {
     assert_eq!(of(&unit, "RestartPreventExitStatus"), "2");
 }
 
-#[test]
-fn systemd_agrees_with_the_unit() {
+/// What `systemd-analyze verify` says about the unit with these drop-ins; nothing without it.
+fn verified(drop_ins: &[String]) -> Option<Vec<String>> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("segment-gateway.service");
     // It looks for the program where the unit says.
@@ -83,20 +87,67 @@ fn systemd_agrees_with_the_unit() {
         unit.replace("/usr/local/bin/segment-gateway", program),
     )
     .unwrap();
+    let more = directory.path().join("segment-gateway.service.d");
+    std::fs::create_dir(&more).unwrap();
+    for (nth, drop_in) in drop_ins.iter().enumerate() {
+        std::fs::write(more.join(format!("{nth}.conf")), drop_in).unwrap();
+    }
     let Ok(output) = Command::new("systemd-analyze")
         .arg("verify")
         .arg(&path)
         .output()
     else {
         eprintln!("skipped: there is no systemd-analyze");
-        return;
+        return None;
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let about_it: Vec<&str> = said
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let about_it = said
         .lines()
-        .filter(|line| line.contains("segment-gateway.service:"))
-        .collect();
-    assert_eq!(about_it, Vec::<&str>::new());
+        .filter(|line| line.contains("segment-gateway.service"));
+    Some(about_it.map(str::to_owned).collect())
+}
+
+#[test]
+fn systemd_agrees_with_the_unit_and_its_drop_in() {
+    let drop_in = text("deploy/systemd/credentials.conf");
+    let Some(said) = verified(&[]) else { return };
+    assert_eq!(said, Vec::<String>::new());
+    assert_eq!(verified(std::slice::from_ref(&drop_in)).unwrap(), said);
+    // And it reads the drop-in.
+    let wrong = drop_in.replace("LoadCredential=", "LoadCredentials=");
+    assert!(!verified(&[wrong]).unwrap().is_empty());
+}
+
+#[test]
+fn the_drop_in_fits_the_program_and_the_unit() {
+    const PLACE: &str = "/run/credentials/segment-gateway.service";
+    let drop_in = unit_of("deploy/systemd/credentials.conf");
+    let all = |name: &str| {
+        let found = drop_in.iter().filter(|(of, _)| of == name);
+        found.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+    };
+    let loaded = all("LoadCredential").into_iter();
+    let loaded: Vec<_> = loaded.map(|it| it.split_once(':').unwrap().0).collect();
+    let settings = all("Environment").into_iter();
+    let settings: Vec<_> = settings.map(|it| it.split_once('=').unwrap()).collect();
+    for (name, value) in &settings {
+        let credential = value.strip_prefix("%d/").unwrap();
+        assert!(loaded.contains(&credential), "{name}: {credential}");
+    }
+    let settings = settings.into_iter();
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.replace("%d", PLACE)));
+    let config = config::load(None, settings).unwrap().config;
+    let key = config.tls.key_file.unwrap();
+    assert_eq!(key.display().to_string(), format!("{PLACE}/tls.key"));
+    // The file of clients names the token as the comment says.
+    let text = text("deploy/systemd/credentials.conf");
+    let token = text.split("file = \"").nth(1).unwrap();
+    let token = token.split_once('"').unwrap().0.strip_prefix(PLACE);
+    assert!(loaded.contains(&token.unwrap().trim_start_matches('/')));
+    // Commands without the credentials do not look for them, and the signal stays.
+    assert_eq!(all("ExecStartPre"), [""]);
+    let signal = unit().into_iter().rfind(|(name, _)| name == "ExecReload");
+    assert_eq!(all("ExecReload"), ["", &signal.unwrap().1]);
 }
 
 #[test]
@@ -178,4 +229,26 @@ fn the_manifests_fit_the_program_and_each_other() {
     assert_eq!(monitor["spec.endpoints[0].path"], "/metrics");
     let job = &monitor["spec.endpoints[0].relabelings[0].replacement"];
     assert!(text("deploy/prometheus/alerts.yml").contains(&format!("job=\"{job}\"")));
+}
+
+#[test]
+fn the_example_of_a_held_token_has_none_in_it() {
+    let secret = &documents("deploy/kubernetes/token.yaml")["Secret"];
+    assert_eq!(secret["stringData.token"], "REPLACE-WITH-THE-TOKEN");
+    // The file of clients in another document is no YAML.
+    let managed = text("deploy/kubernetes/managed.yaml");
+    let mut objects = managed.split("\n---\n");
+    let pod = objects.find(|object| object.contains("\nkind: Deployment\n"));
+    let pod = yaml::values(pod.unwrap());
+    let name = &secret["metadata.name"];
+    let named = pod
+        .iter()
+        .any(|(path, value)| path.ends_with("secret.name") && value == name);
+    assert!(named, "{name}");
+    let certificate = &documents("deploy/kubernetes/certificate.yaml")["Certificate"];
+    let issued = &certificate["spec.secretName"];
+    let used = pod
+        .iter()
+        .any(|(path, value)| path.ends_with("secretName") && value == issued);
+    assert!(used, "{issued}");
 }

@@ -334,3 +334,44 @@ fn grafana_finds_the_dashboard() {
         assert!(mounts.contains(&mount), "{mount}");
     }
 }
+
+/// What compose.managed.yaml adds, with its folder in place of the mount.
+#[test]
+fn the_program_accepts_the_clients_of_compose() {
+    let compose = yaml::values(&text("deploy/compose.managed.yaml"));
+    let mounts = yaml::list(&compose, "services.gateway.volumes");
+    let [mount] = &mounts[..] else {
+        panic!("{mounts:?}")
+    };
+    let parts: Vec<&str> = mount.split(':').collect();
+    let [source, at, "ro"] = parts[..] else {
+        panic!("{mount}")
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().display().to_string();
+    let clients = root().join("deploy").join(source).join("clients.toml");
+    let clients = std::fs::read_to_string(clients).unwrap();
+    let moved = clients.replace(at, &folder);
+    assert_ne!(moved, clients, "the token is elsewhere than on {at}");
+    std::fs::write(directory.path().join("clients.toml"), moved).unwrap();
+    let mut settings = container_environment(&compose);
+    for value in settings.values_mut() {
+        *value = value.replace(at, &folder);
+    }
+    let loaded = load(settings);
+    assert_eq!(loaded.clients.tokens.len(), 1);
+    assert_eq!(loaded.clients.clients.len(), 1);
+    let token = loaded.clients.tokens[0].path.strip_prefix(directory.path());
+    let source = source.trim_start_matches("./");
+    let token = Path::new("deploy").join(source).join(token.unwrap());
+    // The folder of the token is not committed, and the comment says how to make it.
+    let ignored = text(".gitignore");
+    let of_token = token.parent().unwrap().display().to_string();
+    assert!(ignored.lines().any(|line| line == format!("/{of_token}")));
+    let head = text("deploy/compose.managed.yaml");
+    assert!(
+        head.contains(&token.display().to_string()),
+        "{}",
+        token.display()
+    );
+}
