@@ -3,7 +3,7 @@
 //! They are kept in a file of the state directory, one a line, so that a revocation holds in the
 //! next process too.
 
-use super::registry::Clients;
+use super::registry::{Clients, CredentialMode};
 use crate::private_file;
 use std::collections::BTreeSet;
 use std::io;
@@ -39,7 +39,13 @@ impl RevokedNames {
 
     /// Forgets what these clients do not have any more: that revocation is finished. Returns
     /// whether there was any.
+    ///
+    /// Where keys are not accepted at all, no file of clients is read, so nothing is forgotten: it
+    /// may come back with the same keys.
     pub fn forget_unknown(&mut self, clients: &Clients) -> bool {
+        if clients.mode() == CredentialMode::Own {
+            return false;
+        }
         let before = self.names.len();
         self.names.retain(|name| clients.has_name(name));
         self.names.len() < before

@@ -61,16 +61,26 @@ impl Gateway {
         name: &str,
         keeps_writes: bool,
     ) -> Result<RevokedClient, GatewayError> {
-        let names = self.revoke_names(name)?;
+        let (names, kept) = self.revoke_names(name)?;
+        // Also if the revocation could not be written down: it holds in this process.
         let writes = match keeps_writes {
-            true => 0,
-            false => self.writes.operators_cancel_of(name).await?,
+            true => Ok(0),
+            false => self.writes.operators_cancel_of(name).await,
         };
+        kept?;
+        let writes = writes?;
         Ok(RevokedClient { names, writes })
     }
 
-    /// Takes the names of a client out of use. Returns how many these are.
-    fn revoke_names(&self, client: &str) -> Result<usize, GatewayError> {
+    /// Takes the names of a client out of use. Returns how many these are, and whether that could
+    /// be written down.
+    ///
+    /// # Errors
+    /// If there is no such client.
+    fn revoke_names(
+        &self,
+        client: &str,
+    ) -> Result<(usize, Result<(), GatewayError>), GatewayError> {
         // Locked for the whole, so that a reload does not bring the names back in between.
         let mut revoked = self.revoked.lock();
         let clients = self.router.clients.get();
@@ -85,15 +95,15 @@ impl Gateway {
         revoked.add(names);
         // In force first: a disk that is full must not keep a stolen key alive.
         self.put_in_use(revoked.applied_to(&clients));
-        revoked.keep().map_err(|error| {
+        let kept = revoked.keep().map_err(|error| {
             tracing::error!(
                 client, %error,
                 "cannot write down a revocation: it ends with this process, unless the file of \
                  clients is changed before"
             );
             GatewayError::JournalBroken
-        })?;
-        Ok(count)
+        });
+        Ok((count, kept))
     }
 
     fn put_in_use(&self, clients: Clients) {

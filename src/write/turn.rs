@@ -207,7 +207,7 @@ impl Writes {
 
     /// Returns whether a write of this client's may no longer be sent, because its key or
     /// certificate has been revoked since it was accepted.
-    fn is_revoked(&self, context: &RequestContext) -> bool {
+    pub(super) fn is_revoked(&self, context: &RequestContext) -> bool {
         let client = context.caller.principal.client();
         client.is_some_and(|client| !self.router.clients.get().knows(client, context.key))
     }

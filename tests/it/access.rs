@@ -579,6 +579,10 @@ async fn a_revoked_client_stays_out_until_the_file_no_longer_has_its_key() {
     assert_eq!(asks().await.status, 401);
     remember(in_file()).unwrap();
     assert_eq!(asks().await.status, 401);
+    // Switched off for a while, and on again with the same file.
+    world.gateway.set_clients(Clients::default());
+    world.gateway.set_clients(in_file());
+    assert_eq!(asks().await.status, 401);
     // The file without the key, and one day with it again.
     let nobody = Clients::new(CredentialMode::Managed, Vec::new(), Vec::new(), Vec::new());
     world.gateway.set_clients(nobody);
@@ -612,6 +616,59 @@ async fn a_write_whose_client_is_revoked_while_it_waits_is_not_sent() {
     }
     assert_eq!(other.await.unwrap().status, 200);
     assert_eq!(api.tokens().len(), 61);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_being_accepted_when_its_client_is_revoked_is_not_kept() {
+    let api = Api::new();
+    let journal = Journal::in_memory().unwrap();
+    let mut setup = Setup::new(SandboxSpec::default());
+    // The API is asked about the token first, which takes a while.
+    setup.config.journal.workspaces = true;
+    setup.keeping = Keeping {
+        journal: journal.clone(),
+        outlasts: true,
+        newest: None,
+    };
+    let world = api.script.world_of(setup);
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    let asked = keys.of_b(Method::POST, &write(1), ONE);
+    let asked = world.spawn(with(asked, "prefer", "respond-async"));
+    sleep(SOON / 2).await;
+    assert_eq!(api.tokens().len(), 1, "the question");
+    world.gateway.revoke_client("b", false).await.unwrap();
+    let answer = asked.await.unwrap();
+    assert_eq!(says(&answer), (401, "gateway-key-unknown".to_owned()));
+    assert_eq!(journal.newest().await.unwrap(), None);
+}
+
+/// A disk that is full keeps neither a stolen key alive nor what was deferred with it.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_holds_although_it_cannot_be_written_down() {
+    let api = Api::new();
+    let (world, keys) = managed(&api);
+    let pause = Selection {
+        credential: None,
+        operation: Some("addPermissionsToUser".into()),
+    };
+    world.gateway.writes().operators_pause(&pause).unwrap();
+    let deferred = with(
+        keys.of_a(Method::POST, &write(1), ONE),
+        "prefer",
+        "respond-async",
+    );
+    assert_eq!(world.send(deferred).await.status, 202);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("revoked");
+    let in_file = keys.clients(&world, CredentialMode::Managed, None);
+    world.gateway.keep_revocations(in_file, Some(file)).unwrap();
+    drop(folder);
+    let failed = world.gateway.revoke_client("a", false).await.unwrap_err();
+    assert_eq!(failed.facts().status, 503);
+    let answer = world.send(keys.of_a(Method::GET, "/users", "")).await;
+    assert_eq!(answer.status, 401);
+    assert_eq!(world.durable().queued, 0);
 }
 
 #[tokio::test(start_paused = true)]

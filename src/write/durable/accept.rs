@@ -237,13 +237,18 @@ impl Writes {
     /// before a budget now, so a caller with many takes nobody's turn.
     ///
     /// # Errors
-    /// If its end could not be remembered. For a write whose caller waits also if the quota is used
-    /// up, or the line of its budget rejects it, like a held one.
+    /// If its client was revoked meanwhile, or its end could not be remembered. For a write whose
+    /// caller waits also if the quota is used up, or the line of its budget rejects it, like a held
+    /// one.
     fn give_places(
         &self,
         context: &RequestContext,
         pending: &PendingWrite,
     ) -> Result<Places, GatewayError> {
+        // It is in the registry by now: a revocation sees it there, or is seen here.
+        if self.is_revoked(context) {
+            return Err(GatewayError::KeyUnknown);
+        }
         if !self.durable.has_room_for_end(context.credential) {
             return Err(GatewayError::TooManyEnded);
         }

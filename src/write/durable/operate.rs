@@ -122,7 +122,7 @@ impl Writes {
     /// Takes back the writes of a client that were not sent. Returns how many.
     ///
     /// # Errors
-    /// If the journal fails. Those before stay taken back.
+    /// If the journal fails for one of them. The others are taken back all the same.
     pub async fn operators_cancel_of(
         self: &Arc<Self>,
         client: &str,
@@ -130,15 +130,16 @@ impl Writes {
         let (writes, pendings) = (self.clone(), self.durable.of_client(client));
         // It goes on if the operator hangs up.
         let cancelling = tasks::detached(async move {
-            let mut cancelled = 0;
+            let mut cancelled = Ok(0);
+            // All of them, whatever becomes of one.
             for pending in pendings {
                 match writes.cancel(&pending).await {
-                    Ok(()) => cancelled += 1,
+                    Ok(()) => cancelled = cancelled.map(|count| count + 1),
                     Err(GatewayError::WriteSent) => {}
-                    Err(error) => return Err(error),
+                    Err(error) => cancelled = Err(error),
                 }
             }
-            Ok(cancelled)
+            cancelled
         });
         cancelling.await.map_err(|_| GatewayError::Internal)?
     }
