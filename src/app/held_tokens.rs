@@ -16,6 +16,7 @@ mod memory;
 
 use super::start_error::AppError;
 use crate::audit::{AUDIT, Audit, AuditEvent};
+use crate::cache::Invalidation;
 use crate::clients::tokens::{HeldToken, HeldTokens};
 use crate::clients::{Clients, TokenFile};
 use crate::credential::{Credential, Hasher};
@@ -84,11 +85,7 @@ impl TokenFiles {
             // The process before used another token: this one may be of another workspace, and
             // writes of the old one are about to be recovered. So it has to be asked about first.
             let is_usable = known.as_ref().is_none_or(|known| known.current == hash);
-            let known = known.unwrap_or(Kept {
-                credential: hash,
-                current: hash,
-                workspace: None,
-            });
+            let known = known.unwrap_or(Kept::first(hash));
             kept.must_be_another(&file.name, &known).map_err(failed)?;
             let usable = is_usable.then_some(authorization);
             gateway.metrics().held_token(&file.name, is_usable);
@@ -117,7 +114,7 @@ impl TokenFiles {
     pub(super) async fn watch(self: Arc<Self>, gateway: Arc<Gateway>) {
         loop {
             self.refresh(&gateway).await;
-            // The end of the pause and the wish of a reload come to the same.
+            // The end of the pause and the request of a reload are handled alike.
             let _ = tokio::time::timeout(LOOK_EVERY, self.wakeup.notified()).await;
         }
     }
@@ -130,12 +127,21 @@ impl TokenFiles {
         let is_configured = |name: &Arc<str>| files.iter().any(|file| file.name == *name);
         let removed = kept.of.extract_if(.., |name, _| !is_configured(name));
         // Nothing is sent with these from here on. Their durable writes wait.
-        let removed: Vec<_> = removed.map(|(name, _)| name).collect();
+        let removed: Vec<_> = removed.collect();
         kept.wrong.retain(|name, _| is_configured(name));
         if !removed.is_empty() {
             self.tokens.set(self.configured(|_| true));
-            let forget = |name: &Arc<str>| self.metrics.no_held_token(name);
-            removed.iter().for_each(forget);
+            if let Some(path) = &self.store {
+                memory::remember(path, &kept.of);
+            }
+            let now = gateway.clock().now();
+            for (name, known) in removed {
+                // Whoever still has the first token under the name has its credential again, and
+                // must not get what its successors stored.
+                let stored = Invalidation::Credential(*known.credential.bytes());
+                gateway.cache().settle(&stored, now);
+                self.metrics.no_held_token(&name);
+            }
         }
         for file in &files {
             let looked = self.look(gateway, &mut kept, file).await;
@@ -164,23 +170,16 @@ impl TokenFiles {
             TokenStep::Keep => return Ok(()),
             // Used at once: there is nothing yet that another workspace could harm.
             TokenStep::Begin => self.begin(kept, &file.name, hash, &authorization)?,
-            TokenStep::Ask => {}
+            // Two names for one token would be two budgets where the API has one.
+            TokenStep::Ask => kept.must_be_another(&file.name, &Kept::first(hash))?,
         }
         let workspace = self.ask(gateway, hash, &authorization).await?;
-        // The new token may do what the one before did, and nothing else: its workspace must be the
-        // same.
         let known = kept.of.get_mut(&file.name);
         let Some(known) = known else { return Ok(()) };
-        if known.workspace.is_some_and(|before| before != workspace) {
-            return Err(
-                "the new token belongs to another workspace; the one before stays in use".into(),
-            );
-        }
+        let is_new = known.current != hash;
         // From here on the token is the one in use, in memory first: a disk that fails must not
         // keep a good token from being used.
-        let is_new = known.current != hash;
-        known.current = hash;
-        known.workspace = Some(workspace);
+        *known = known.succeeded_by(hash, workspace)?;
         let (credential, token) = (
             known.credential,
             known.token(&file.name, Some(authorization)),
@@ -210,11 +209,7 @@ impl TokenFiles {
         hash: Credential,
         authorization: &HeaderValue,
     ) -> Result<(), String> {
-        let known = Kept {
-            credential: hash,
-            current: hash,
-            workspace: None,
-        };
+        let known = Kept::first(hash);
         kept.must_be_another(name, &known)?;
         // Before the API is asked: without an answer its clients are not worse off than callers
         // with a token of their own.

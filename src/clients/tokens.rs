@@ -4,8 +4,9 @@
 //! responses, budgets, lanes and the journal know it by that, so replacing the token in its file
 //! changes nothing for them. A caller that sends a held token itself has the same credential.
 //!
-//! Invariant: [`HeldTokens::authorization`] is the only way to a token. Nothing else shows one, and
-//! no `Debug` does. Reading the files and asking the API about a new token is not done here.
+//! Invariant: [`HeldTokens::authorization`] is the only way to a token that is in use. Nothing else
+//! shows one, and no `Debug` does. Reading the files, and asking the API about a token that is not
+//! in use yet, is not done here.
 
 use crate::credential::{Credential, Hasher};
 use crate::swap::Swap;

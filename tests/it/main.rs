@@ -39,6 +39,7 @@ mod durable;
 mod fast_path;
 mod finding_out;
 mod full;
+mod held_tokens;
 mod http2;
 mod import;
 mod intercepted;

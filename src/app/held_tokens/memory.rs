@@ -46,6 +46,46 @@ pub(super) fn step(kept: Option<&Kept>, hash: Credential) -> TokenStep {
 }
 
 impl Kept {
+    /// Returns what is known of the first token under a name.
+    pub(super) fn first(hash: Credential) -> Self {
+        Self {
+            credential: hash,
+            current: hash,
+            workspace: None,
+        }
+    }
+
+    /// Returns what is known once a token with this hash, which belongs to this workspace, is in
+    /// use. It may do what the one before did, and nothing else.
+    ///
+    /// If nobody knows the workspace of the one before, it gets a credential of its own: what was
+    /// stored and queued under the other may be of another workspace.
+    ///
+    /// # Errors
+    /// If its workspace is another one.
+    pub(super) fn succeeded_by(
+        &self,
+        hash: Credential,
+        workspace: WorkspaceHash,
+    ) -> Result<Self, String> {
+        let is_new = self.current != hash;
+        let credential = match self.workspace {
+            Some(before) if before != workspace => {
+                return Err(
+                    "the new token belongs to another workspace; the one before stays in use"
+                        .into(),
+                );
+            }
+            None if is_new => hash,
+            _ => self.credential,
+        };
+        Ok(Self {
+            credential,
+            current: hash,
+            workspace: Some(workspace),
+        })
+    }
+
     /// Returns the token with this `Authorization`. Without one it may not be used.
     pub(super) fn token(
         &self,
@@ -152,6 +192,29 @@ mod tests {
             (Some(kept(2, Some(7))), 1, TokenStep::Ask),
         ] {
             assert_eq!(step(known.as_ref(), hash(current)), expected, "{known:?}");
+        }
+    }
+
+    #[test]
+    fn a_successor_has_the_credential_only_if_the_workspace_is_known_to_be_the_same() {
+        let hash = |n| Credential::from_bytes([n; 16]);
+        let then = |credential: u8, current| {
+            Some(Kept {
+                credential: hash(credential),
+                current: hash(current),
+                workspace: Some([7; 16]),
+            })
+        };
+        for (before, current, expected) in [
+            (kept(1, Some(7)), 1, then(1, 1)),
+            (kept(1, Some(7)), 2, then(1, 2)),
+            (kept(1, Some(8)), 2, None),
+            (kept(1, Some(8)), 1, None),
+            (kept(1, None), 1, then(1, 1)),
+            (kept(1, None), 2, then(2, 2)),
+        ] {
+            let after = before.succeeded_by(hash(current), [7; 16]).ok();
+            assert_eq!(after, expected, "{before:?} {current}");
         }
     }
 

@@ -37,7 +37,7 @@ impl Program {
         Self::start_in(directory, configuration, arguments, environment).await
     }
 
-    async fn start_in(
+    pub async fn start_in(
         directory: tempfile::TempDir,
         configuration: &str,
         arguments: &[&str],
