@@ -16,6 +16,8 @@ use super::digest::KeyDigest;
 use super::key::{ClientKey, KeyId, is_key};
 use super::registry::{Clients, CredentialMode};
 use crate::error::{Denial, GatewayError, KnownKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -122,12 +124,23 @@ pub fn admit(
 }
 
 /// Returns whether a value of `Authorization` has a key in it, under whatever scheme. Such a value
-/// is not forwarded, because it would show the key to the API.
+/// is not forwarded, because it would show the key to the API. As a part of the credentials of
+/// `Basic` (RFC 7617) it is encoded.
 fn mentions_key(value: &[u8]) -> bool {
     // The characters of a token (`token68`; RFC 9110, section 11.2), of which keys consist.
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
     let mut words = value.split(|byte| !is_token(byte));
-    words.any(is_key)
+    words.any(|word| {
+        is_key(word)
+            || STANDARD
+                .decode(word)
+                .is_ok_and(|pair| mentions_plainly(&pair))
+    })
+}
+
+/// Returns whether a user name or a password is a key.
+fn mentions_plainly(pair: &[u8]) -> bool {
+    pair.split(|byte| *byte == b':').any(is_key)
 }
 
 /// Stands for the digest of a key that is not known, so that this takes as long as a wrong secret.

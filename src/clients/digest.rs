@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The SHA-256 of a key. Nobody gets back to the key from it.
+/// The SHA-256 of a key. The key cannot be recovered from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyDigest([u8; 32]);
 

@@ -1,7 +1,7 @@
 //! Pure. The operations that a client may use.
 //!
 //! Rights are decided on the operation that the route table has found, the same one that is
-//! dispatched. What has no name in them is not allowed. A request whose path spells a template
+//! dispatched. Operations that are not listed are denied. A request whose path spells a template
 //! differently, or whose method may be overridden, needs the right to unmatched requests as well:
 //! nobody knows which operation the API takes it for.
 //!

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The scheme that stands for a token that the gateway holds. The API never sees it.
-const HELD: &str = "Held";
+const HELD: &str = "Held ";
 
 /// The identity behind a request. It is kept with a durable write, whose client may be gone when it
 /// is sent.
@@ -58,8 +58,8 @@ pub(crate) fn is_masked(headers: &HeaderMap) -> bool {
 
 /// Puts a held token into the headers of a request that is about to be sent.
 ///
-/// Without one, nothing is sent in its name: a durable write whose token is gone, or may not be
-/// used yet, gets a 401 and waits for another token.
+/// Without one, the request goes without a token, and the API answers 401: a durable write whose
+/// token is gone, or may not be used yet, waits for another one then.
 pub(crate) fn unmask(headers: &mut HeaderMap, authorization: Option<HeaderValue>) {
     match authorization {
         Some(authorization) => {
@@ -111,7 +111,7 @@ impl Admitted {
         headers.remove(crate::credential::GATEWAY_KEY);
         let Some(token) = &self.token else { return };
         // Names of tokens are words of a few ASCII characters.
-        if let Ok(value) = HeaderValue::try_from(format!("{HELD} {token}")) {
+        if let Ok(value) = HeaderValue::try_from(format!("{HELD}{token}")) {
             headers.insert(AUTHORIZATION, value);
         }
     }

@@ -130,7 +130,8 @@ fn is_plain<B: http_body::Body>(request: &Request<B>) -> bool {
 /// Returns whether `Host` is a name or an address in its usual form, perhaps with a port.
 fn is_plain_host(host: &HeaderValue) -> bool {
     let usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
-    host.as_bytes().iter().all(usual)
+    let colons = host.as_bytes().iter().filter(|byte| **byte == b':');
+    host.as_bytes().iter().all(usual) && colons.count() <= 1
 }
 
 /// Returns whether the connection is kept alive, with no option besides an offer to upgrade.

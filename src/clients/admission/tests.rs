@@ -249,6 +249,7 @@ fn part() -> impl Strategy<Value = Part> {
         "sgw_",
         "sgw_x",
         "Basic eDp5",
+        "Basic c2d3X3g6eQ==",
         "Token sgw_a",
     ];
     prop_oneof![
