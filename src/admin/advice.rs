@@ -104,6 +104,10 @@ pub(super) fn advice(kind: &str) -> (Cause, &'static str) {
             Operator,
             "Too many durable writes ended within an hour. Raise journal.ended_writes or ended_bytes.",
         ),
+        "gateway-audit-unavailable" => (
+            Gateway,
+            "The audit log cannot be written: make room on the disk of audit.file.",
+        ),
         "gateway-journal-broken" => (
             Gateway,
             "The disk does not accept writes. The log says why.",

@@ -2,7 +2,7 @@
 
 use crate::audit::{Audit, AuditEvent, AuditFileSpec, AuditKey, SubjectForm};
 use crate::clock::Clock;
-use crate::config::{AuditSubjects, AuditWhen, Config, Unusable, ValueSource};
+use crate::config::{AuditSubjects, AuditWhen, Config, Unusable, ValueSource, units};
 use crate::version::VERSION;
 use crate::{private_file, state};
 use std::fmt::Display;
@@ -45,27 +45,35 @@ pub(super) fn open_audit_log(config: &Config, clock: &Clock) -> Result<Audit, St
 /// Returns what a start with this audit log would fail with, as far as it shows without one.
 pub fn unusable_audit_log(config: &Config) -> Option<Unusable> {
     let config = &config.audit;
+    let unusable = |key, found, expected: &str| {
+        Some(Unusable {
+            source: ValueSource::Key(key),
+            found,
+            expected: expected.to_owned(),
+        })
+    };
+    let is_key = "a readable file of 16 bytes or more";
+    // Also without a log: who names a key believes that it is used.
+    if let Some(file) = &config.key_file
+        && let Err(error) = state::key_file(file)
+    {
+        let found = format!("{} ({error})", units::quoted(&file.display().to_string()));
+        return unusable("audit.key_file", found, is_key);
+    }
     let path = config.file.as_deref()?;
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
-        return Some(Unusable {
-            source: ValueSource::Key("audit.file"),
-            found: path.display().to_string(),
-            expected: "a file in a directory that exists, and that this user may write".to_owned(),
-        });
+        let found = units::quoted(&path.display().to_string());
+        let expected = "a file in a directory that exists, and that this user may write";
+        return unusable("audit.file", found, expected);
     }
-    let key_file = config.key_file.as_deref();
-    if key_file.is_none() && !path.exists() {
+    if config.key_file.is_some() || !path.exists() {
         return None;
     }
-    let found = audit_key(path, key_file).err()?;
-    Some(Unusable {
-        source: ValueSource::Key(key_file.map_or("audit.file", |_| "audit.key_file")),
-        found,
-        expected: "a readable key of 16 bytes or more".to_owned(),
-    })
+    let found = audit_key(path, None).err()?;
+    unusable("audit.file", found, is_key)
 }
 
 /// Returns the key of an audit log: that in `key_file`, or the one beside the log.

@@ -4,7 +4,7 @@
 //! end before the deadline does; then what waits is rejected, since it was not sent; what was sent
 //! gets a last moment. A write that is still unanswered may have taken effect, and the log says so.
 
-use crate::audit::AuditEvent;
+use crate::audit::{AUDIT, AuditEvent};
 use crate::exchange::timing::millis;
 use crate::gateway::Gateway;
 use std::sync::Arc;
@@ -75,6 +75,9 @@ pub(super) async fn hand_over(gateway: &Arc<Gateway>) {
     let recorded = tokio::time::timeout(LAST_RECORD, stop).await;
     if !matches!(recorded, Ok(Ok(()))) {
         tracing::error!("the stop, and perhaps more, is missing in the audit log");
+    }
+    if let Some(status) = gateway.audit().status() {
+        tracing::info!(target: AUDIT, head = %status.head, "audit log head");
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) type Done = oneshot::Sender<Result<(), NotAudited>>;
 
 /// What the handle and the thread share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct AuditChannel {
     pub(super) queue: Mutex<Queue>,
     /// Notified when something waits, or the thread is to end.
     pub(super) wakeup: Condvar,
@@ -52,7 +52,7 @@ pub(super) struct Shared {
 /// What waits for the thread.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    pub(super) waiting: Vec<Handed>,
+    pub(super) waiting: Vec<QueuedEvents>,
     /// The bytes of the events, roughly.
     pub(super) bytes: usize,
     /// The events that found no room since the last record of them.
@@ -62,7 +62,7 @@ pub(super) struct Queue {
 
 /// Events that were handed over together.
 #[derive(Debug)]
-pub(super) struct Handed {
+pub(super) struct QueuedEvents {
     /// When that was, which is the time of their records.
     pub(super) time: SystemTime,
     pub(super) events: Vec<AuditEvent>,
@@ -71,7 +71,7 @@ pub(super) struct Handed {
 
 impl Queue {
     /// Takes events in, unless there is no room for them.
-    pub(super) fn push(&mut self, handed: Handed) -> Result<(), Handed> {
+    pub(super) fn push(&mut self, handed: QueuedEvents) -> Result<(), QueuedEvents> {
         let bytes: usize = handed.events.iter().map(AuditEvent::weight).sum();
         // Few are handed over together, so their number is about that of the events.
         let number = self.waiting.len() + handed.events.len();
@@ -84,7 +84,7 @@ impl Queue {
     }
 
     /// Puts events that could not be written before those that came meanwhile.
-    pub(super) fn put_back(&mut self, mut back: Vec<Handed>) {
+    pub(super) fn put_back(&mut self, mut back: Vec<QueuedEvents>) {
         back.append(&mut self.waiting);
         let events = back.iter().flat_map(|one| &one.events);
         self.bytes = events.map(AuditEvent::weight).sum();

@@ -14,7 +14,7 @@
 use super::chain::line;
 use super::event::AuditEvent;
 use super::file::AuditFile;
-use super::queue::{Handed, NotAudited, Shared};
+use super::queue::{AuditChannel, NotAudited, QueuedEvents};
 use super::target::AUDIT;
 use crate::clock::Clock;
 use std::io;
@@ -28,14 +28,14 @@ const HEAD_EVERY: Duration = Duration::from_secs(60);
 
 /// What the thread has.
 pub(super) struct Writing {
-    shared: Arc<Shared>,
+    shared: Arc<AuditChannel>,
     clock: Clock,
     file: AuditFile,
 }
 
 impl Writing {
     /// Returns a thread's that writes this file.
-    pub(super) fn new(shared: Arc<Shared>, clock: Clock, file: AuditFile) -> Self {
+    pub(super) fn new(shared: Arc<AuditChannel>, clock: Clock, file: AuditFile) -> Self {
         Self {
             shared,
             clock,
@@ -55,7 +55,7 @@ impl Writing {
             }
             let head = self.file.head();
             let is_due = self.clock.now().saturating_duration_since(said_at) >= HEAD_EVERY;
-            if head != said && (is_due || is_ending) {
+            if head != said && is_due {
                 // What a log collector has proves that nothing newer was cut off.
                 tracing::info!(target: AUDIT, head = %head, "audit log head");
                 (said, said_at) = (head, self.clock.now());
@@ -67,7 +67,7 @@ impl Writing {
     }
 
     /// Waits for events, and takes all of them.
-    fn take(&self) -> (Vec<Handed>, u64, bool) {
+    fn take(&self) -> (Vec<QueuedEvents>, u64, bool) {
         let is_failing = self.shared.status.lock().is_failing;
         let mut queue = self.shared.queue.lock();
         if is_failing {
@@ -87,11 +87,11 @@ impl Writing {
 
     /// Writes events and tells those who wait for them. What nobody waits for is put back if that
     /// fails.
-    fn write(&mut self, mut handed: Vec<Handed>, lost: u64) {
+    fn write(&mut self, mut handed: Vec<QueuedEvents>, lost: u64) {
         if lost > 0 {
             // After what was there before, and before what came later: about where they are
             // missing.
-            handed.push(Handed {
+            handed.push(QueuedEvents {
                 time: self.clock.wall(),
                 events: vec![AuditEvent::Lost { count: lost }],
                 done: None,
@@ -136,7 +136,7 @@ impl Writing {
 
     /// Writes the lines of these events, and syncs them if somebody waits for that. Without any,
     /// finds out whether the disk takes lines.
-    fn append(&mut self, handed: &[Handed]) -> io::Result<()> {
+    fn append(&mut self, handed: &[QueuedEvents]) -> io::Result<()> {
         if handed.is_empty() {
             return self.file.probe();
         }
@@ -160,7 +160,7 @@ impl Writing {
     }
 
     /// Puts events back. What was lost before them is counted again.
-    fn put_back(&self, mut back: Vec<Handed>) {
+    fn put_back(&self, mut back: Vec<QueuedEvents>) {
         let mut queue = self.shared.queue.lock();
         for one in &back {
             if let [AuditEvent::Lost { count }] = one.events[..] {

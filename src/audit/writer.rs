@@ -2,7 +2,7 @@
 
 use super::event::AuditEvent;
 use super::file::{AuditFile, AuditFileSpec};
-use super::queue::{AuditStatus, Done, Handed, Shared};
+use super::queue::{AuditChannel, AuditStatus, Done, QueuedEvents};
 use super::thread::Writing;
 use crate::clock::Clock;
 use parking_lot::{Condvar, Mutex};
@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 /// The handle of the thread. Dropping it lets the thread write what waits, and ends it.
 #[derive(Debug)]
 pub(super) struct AuditWriter {
-    shared: Arc<Shared>,
+    shared: Arc<AuditChannel>,
     clock: Clock,
     thread: Option<JoinHandle<()>>,
 }
@@ -35,7 +35,7 @@ impl AuditWriter {
     /// See [`AuditFile::open`].
     pub(super) fn start(spec: AuditFileSpec, clock: Clock) -> Result<Self, String> {
         let file = AuditFile::open(spec)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(AuditChannel {
             queue: Mutex::default(),
             wakeup: Condvar::new(),
             status: Mutex::new(AuditStatus {
@@ -58,7 +58,7 @@ impl AuditWriter {
     pub(super) fn push(&self, events: Vec<AuditEvent>, done: Option<Done>) {
         let time = self.clock.wall();
         let mut queue = self.shared.queue.lock();
-        if let Err(refused) = queue.push(Handed { time, events, done }) {
+        if let Err(refused) = queue.push(QueuedEvents { time, events, done }) {
             // Whoever waits for them hears that, so nothing is lost without a word.
             if refused.done.is_none() {
                 let count = refused.events.len() as u64;

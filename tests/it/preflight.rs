@@ -93,8 +93,8 @@ fn a_path_that_cannot_be_used_is_named_with_its_line_and_key() {
         let place = directory.path();
         fs::write(place.join("file"), "").unwrap();
         let (section, name) = key.rsplit_once('.').unwrap();
-        // No user can make a directory in a file, not even root.
-        let path = if key == "state.directory" {
+        // No user can make anything in a file, not even root.
+        let path = if ["state.directory", "audit.file"].contains(&key) {
             "file/x"
         } else {
             "absent"

@@ -1,6 +1,6 @@
 //! `segment-gateway audit list`: the records, for people or as they are.
 
-use super::Log;
+use super::log::LogFiles;
 use crate::audit::verify::{AuditFault, for_each_line};
 use crate::cli::output::{Failure, say};
 use crate::config::AuditSubjects;
@@ -11,7 +11,7 @@ use std::time::SystemTime;
 #[derive(Args, Debug)]
 pub(super) struct List {
     #[command(flatten)]
-    log: Log,
+    log: LogFiles,
     /// Only records of this client.
     #[arg(long, value_name = "NAME")]
     client: Option<String>,
