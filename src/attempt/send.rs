@@ -159,8 +159,8 @@ impl Attempts {
     ) -> (Attempt, Duration) {
         let name = &operation.name;
         let ids = ids_of(&request);
-        // The only place where a held token leaves the gateway's memory. By the credential and not
-        // by the request: one that has waited since before a rotation goes with the new token.
+        // The only place where a held token enters a caller's request. By the credential and not by
+        // the request: one that has waited since before a rotation goes with the new token.
         unmask(request.headers_mut(), self.tokens.authorization(credential));
         let place = self.attempt_trail(&ids, request.headers_mut());
         let began = self.clock.now();

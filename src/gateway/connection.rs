@@ -84,7 +84,7 @@ impl<B> fmt::Debug for ConnectionServices<B> {
 pub struct ConnectionService<B> {
     paths: Arc<Paths<B>>,
     peer: Peer,
-    // The sender of the last request. It lives as long as the connection.
+    // The sender of the last request. A reload or the end of its key makes it invalid.
     senders: SenderCache,
 }
 
@@ -100,7 +100,7 @@ where
         if let Some(answer) = self.try_fast_path(&request) {
             return ResponseFuture(Path::Fast(Some(answer)));
         }
-        // What the connection knows of the request is found out here, once for all layers.
+        // What the connection knows of the request is resolved here, once for all layers.
         let Paths { gateway, ids, .. } = &*self.paths;
         let source = RequestSource {
             peer: Some(self.peer),

@@ -3,7 +3,8 @@
 //!
 //! Promises that a request goes on under the configuration with which it was understood. Later
 //! requests use the new one. Therefore only what may differ between the two is replaced. Which keys
-//! those are is decided in `config/keys.rs`.
+//! those are is decided in `config/keys.rs`. One thing is looked at again: a write that waits is
+//! not sent for a client whose key is no longer accepted.
 
 use crate::cache::Invalidation;
 use crate::clients::Clients;

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | sends no preface | the deadline of a head |
 //! | has no stream open | the idle timeout, with GOAWAY |
-//! | does not open the window of a stream | the deadline of a response, for that stream |
+//! | does not open the window of a stream | the deadline of a write, for that stream |
+//! | takes a response too slowly | the deadline of a response, for that stream |
 //! | accepts no bytes at all | the deadline of a write, for the connection |
 //! | is gone without a trace while a stream is open | a PING without an answer |
 //! | sends a body too slowly | the deadline of a body, as on HTTP/1.1 |
@@ -235,7 +236,7 @@ where
         };
         let body = RequestBody::http2(stream, &head.headers);
         let answer = self.service.call(Request::from_parts(head, body));
-        // A hit is ready at once and fits into the window, so it needs no task.
+        // A hit is ready at once. Unless it is larger than the window, it needs no task.
         let mut exchange = Box::pin(respond(answer, response, spec, self.clock.clone()));
         let polled = poll_fn(|context| Poll::Ready(exchange.as_mut().poll(context))).await;
         match polled {
