@@ -3,6 +3,7 @@
 use crate::audit::{Audit, AuditEvent, AuditFileSpec, AuditKey, SubjectForm};
 use crate::clock::Clock;
 use crate::config::{AuditSubjects, AuditWhen, Config, Unusable, ValueSource, units};
+use crate::state::StateError;
 use crate::version::VERSION;
 use crate::{private_file, state};
 use std::fmt::Display;
@@ -55,7 +56,7 @@ pub fn unusable_audit_log(config: &Config) -> Option<Unusable> {
     let is_key = "a readable file of 16 bytes or more";
     // Also without a log: who names a key believes that it is used.
     if let Some(file) = &config.key_file
-        && let Err(error) = state::key_file(file)
+        && let Err(error) = read_key(file)
     {
         let found = format!("{} ({error})", units::quoted(&file.display().to_string()));
         return unusable("audit.key_file", found, is_key);
@@ -81,13 +82,27 @@ pub fn unusable_audit_log(config: &Config) -> Option<Unusable> {
 /// # Errors
 /// If it cannot be read, or is too short.
 pub fn audit_key(path: &Path, key_file: Option<&Path>) -> Result<AuditKey, String> {
-    let own = own_key(path);
-    let key = state::key_file(key_file.unwrap_or(&own));
-    let key = key.map_err(|error| match key_file {
-        Some(_) => error.to_string(),
-        None => format!(
-            "{error}. Restore the key of the log, or move the log away to begin another one"
-        ),
+    match key_file {
+        Some(file) => read_key(file).map_err(|error| format!("{}: {error}", file.display())),
+        None => {
+            let own = own_key(path);
+            read_key(&own).map_err(|error| {
+                format!(
+                    "{}: {error}. Restore the key of the log, or move the log away to begin another \
+                     one",
+                    own.display()
+                )
+            })
+        }
+    }
+}
+
+/// Reads a key. The error does not name the file.
+fn read_key(path: &Path) -> Result<AuditKey, String> {
+    let key = state::key_file(path).map_err(|error| match error {
+        StateError::KeyUnreadable(_, error) => error.to_string(),
+        StateError::KeyShort(_) => "it is too short for a key".to_owned(),
+        other => other.to_string(),
     })?;
     Ok(AuditKey::new(&key))
 }
@@ -104,6 +119,5 @@ fn new_key(path: &Path) -> Result<AuditKey, String> {
         let key = state::random_key().map_err(|error| wrong(&error))?;
         private_file::replace(path, &key).map_err(|error| wrong(&error))?;
     }
-    let key = state::key_file(path).map_err(|error| wrong(&error))?;
-    Ok(AuditKey::new(&key))
+    read_key(path).map_err(|error| wrong(&error))
 }

@@ -618,6 +618,11 @@ async fn a_program_records_acts_reloads_and_tokens_and_its_log_is_verified() {
         text(&found.stderr).contains("of --head is missing"),
         "{found:?}"
     );
+    // Without its key, the log is named and no other key of the configuration.
+    std::fs::remove_file(gateway.file("audit.key")).unwrap();
+    let found = text(&run(&["audit", "verify", "--log", &log]).stderr);
+    assert!(found.contains("audit.key: No such file"), "{found}");
+    assert!(!found.contains("credentials"), "{found}");
     let lines: Vec<Value> = written
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
