@@ -76,14 +76,23 @@ fn new(command: &New) -> Result<(), Failure> {
     let key = ClientKey::generate()
         .map_err(|error| format!("the system gives no random bytes for a key: {error}"))?;
     let expires = expires.map_or_else(String::new, |when| format!("expires = {when}\n"));
+    // A dot divides a bare name.
+    let name = match client.contains('.') {
+        true => format!("\"{client}\""),
+        false => client.clone(),
+    };
     let block = format!(
-        "[[clients.{client}.keys]]\n{}\n{expires}",
+        "[[clients.{name}.keys]]\n{}\n{expires}",
         lines(key.id(), key.digest())
     );
     // First the block: whoever has the key and no block can make one with `key hash`, but nobody
     // gets a key that was not shown.
     let _ = io::stderr().write_all(block.as_bytes());
-    say(key.reveal());
+    let mut out = io::stdout();
+    let shown = writeln!(out, "{}", key.reveal()).and_then(|()| out.flush());
+    shown.map_err(|error| {
+        format!("cannot show the key ({error}): it is lost; remove its block and make another one")
+    })?;
     Ok(())
 }
 

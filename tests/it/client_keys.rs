@@ -242,6 +242,34 @@ fn check_reads_the_file_of_clients() {
     }
 }
 
+#[test]
+fn a_new_key_fits_a_name_with_a_dot_and_is_not_lost_in_silence() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let (status, _, block) = told(place, &["key", "new", "--client", "a.b"]);
+    assert_eq!(status, Some(0), "{block}");
+    let clients = format!(
+        "[tokens.t]\nfile = 'token'\n[clients.\"a.b\"]\ntoken = 't'\nmay = ['reads']\n{block}"
+    );
+    fs::write(place.join("clients.toml"), clients).unwrap();
+    fs::write(place.join("token"), "held\n").unwrap();
+    fs::write(place.join("gateway.toml"), CONFIGURATION).unwrap();
+    let (status, said, why) = told(place, &["clients", "list", "--config", "gateway.toml"]);
+    assert_eq!(status, Some(0), "{why}");
+    assert!(said.starts_with("a.b "), "{said}");
+    let full = fs::File::create("/dev/full").unwrap();
+    let lost = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
+        .args(["key", "new", "--client", "a"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(
+        text(&lost.stderr).contains("cannot show the key"),
+        "{lost:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_reload_takes_over_a_sound_file_alone() {
     let directory = tempfile::tempdir().unwrap();
