@@ -134,12 +134,11 @@ impl TokenFiles {
             if let Some(path) = &self.store {
                 memory::remember(path, &kept.of);
             }
-            let now = gateway.clock().now();
             for (name, known) in removed {
                 // Whoever still has the first token under the name has its credential again, and
                 // must not get what its successors stored.
                 let stored = Invalidation::Credential(*known.credential.bytes());
-                gateway.cache().settle(&stored, now);
+                gateway.writes().settle(&stored, Duration::ZERO);
                 self.metrics.no_held_token(&name);
             }
         }
@@ -190,7 +189,7 @@ impl TokenFiles {
         }
         if is_new {
             tracing::info!(target: AUDIT, token = &*file.name, %credential, "held token replaced");
-            // That, and not the token or its hash: the credential of the name has not changed.
+            // The name alone: neither the token nor its hash is anybody's business.
             gateway.audit().record(AuditEvent::Token {
                 name: file.name.clone(),
                 state: "replaced",

@@ -140,6 +140,10 @@ fn write(user: usize) -> String {
     format!("/users/user-{user:05}/permissions")
 }
 
+async fn status(world: &World, request: Request<Full<Bytes>>) -> u16 {
+    world.send(request).await.status.as_u16()
+}
+
 fn says(answer: &Answer) -> (u16, String) {
     (answer.status.as_u16(), answer.error_type())
 }
@@ -175,10 +179,7 @@ async fn whoever_may_not_use_an_operation_gets_no_stored_response_of_it() {
     let (world, keys) = managed(&api);
     // Stored under the token that both share.
     assert_eq!(
-        world
-            .send(keys.of_a(Method::GET, "/users", ""))
-            .await
-            .status,
+        status(&world, keys.of_a(Method::GET, "/users", "")).await,
         200
     );
     let rejected = (403, "gateway-not-allowed".to_owned());
@@ -269,10 +270,7 @@ async fn unknown_keys_leave_nothing_behind() {
     assert!(after.contains("\nsegment_gateway_callers 0\n"), "{after}");
     assert!(api.tokens().is_empty());
     assert_eq!(
-        world
-            .send(keys.of_a(Method::GET, "/users", ""))
-            .await
-            .status,
+        status(&world, keys.of_a(Method::GET, "/users", "")).await,
         200
     );
 }
@@ -496,10 +494,7 @@ async fn a_held_token_that_the_api_rejects_is_nobodys_fault_and_its_writes_wait(
         (200, "true")
     );
     assert_eq!(
-        world
-            .send(keys.of_a(Method::GET, "/users", ""))
-            .await
-            .status,
+        status(&world, keys.of_a(Method::GET, "/users", "")).await,
         200
     );
 }

@@ -1,5 +1,6 @@
 //! The files of held tokens through a running program: which token may take the place of another.
 
+use super::support::clients::key_block;
 use super::support::program::Program;
 use super::support::wire::{ask, eventually, free};
 use super::support::{Answer, request};
@@ -104,6 +105,19 @@ impl Holder {
         answer
     }
 
+    /// What the next process would find.
+    fn remembered(&self) -> String {
+        fs::read_to_string(self.gateway.file("state/tokens.json")).unwrap_or_default()
+    }
+
+    async fn knows_workspaces(&self) {
+        eventually("both workspaces are known", async || {
+            let text = self.remembered();
+            text.contains("\"u\"") && !text.contains("null")
+        })
+        .await;
+    }
+
     fn put(&self, file: &str, text: &str) {
         fs::write(self.gateway.file(file), text).unwrap();
         self.gateway.signal("-HUP");
@@ -113,11 +127,9 @@ impl Holder {
 fn clients(keys: &[ClientKey; 2]) -> String {
     let names = ["t", "u"].iter().zip(keys);
     let clients = names.map(|(name, key)| {
+        let block = key_block(name, key);
         format!(
-            "[tokens.{name}]\nfile = '{name}'\n[clients.{name}]\ntoken = '{name}'\nmay = ['reads']\n\
-             [[clients.{name}.keys]]\nid = '{}'\nsha256 = '{}'\n",
-            key.id(),
-            key.digest()
+            "[tokens.{name}]\nfile = '{name}'\n[clients.{name}]\ntoken = '{name}'\nmay = ['reads']\n{block}"
         )
     });
     clients.collect()
@@ -127,11 +139,7 @@ fn clients(keys: &[ClientKey; 2]) -> String {
 async fn a_token_of_another_workspace_or_of_another_name_is_not_used() {
     let api = Api::start().await;
     let holder = Holder::start(&api, "w1-a", "w2-x").await;
-    let remembered = || fs::read_to_string(holder.gateway.file("state/tokens.json"));
-    eventually("both workspaces are known", async || {
-        remembered().is_ok_and(|text| !text.contains("null") && text.contains("\"u\""))
-    })
-    .await;
+    holder.knows_workspaces().await;
     holder.put("t", "w2-b");
     holder.gateway.logs(&["belongs to another workspace"]).await;
     assert!(holder.read(0, "/users").await.text().contains("w1-a"));
@@ -173,11 +181,7 @@ async fn whoever_has_a_former_token_gets_nothing_that_its_successor_stored() {
         let asked = request(Method::GET, target, "w1-a", "");
         ask(holder.gateway.proxy, asked).await.text()
     };
-    let remembered = || fs::read_to_string(holder.gateway.file("state/tokens.json"));
-    eventually("both workspaces are known", async || {
-        remembered().is_ok_and(|text| !text.contains("null") && text.contains("\"u\""))
-    })
-    .await;
+    holder.knows_workspaces().await;
     holder.put("t", "w1-b");
     holder.gateway.logs(&["held token replaced"]).await;
     assert!(holder.read(0, "/users").await.text().contains("w1-b"));
@@ -186,7 +190,7 @@ async fn whoever_has_a_former_token_gets_nothing_that_its_successor_stored() {
     let only_u = clients(&holder.keys).split_off(clients(&holder.keys).find("[tokens.u]").unwrap());
     holder.put("clients.toml", &only_u);
     eventually("it is forgotten", async || {
-        remembered().is_ok_and(|text| !text.contains("\"t\""))
+        !holder.remembered().contains("\"t\"")
     })
     .await;
     assert!(own("/users").await.contains("w1-a"));

@@ -1,5 +1,6 @@
 //! The way from callers' tokens to keys, step by step as docs/access.md has it, under load.
 
+use super::support::clients::key_block;
 use super::support::program::Program;
 use super::support::wire::{ask, eventually};
 use super::support::{Answer, request, with};
@@ -106,11 +107,9 @@ async fn callers_change_from_tokens_to_keys_without_a_failed_request() {
     // 1. Describe what is there.
     let keys = SERVICES.map(|_| ClientKey::generate().unwrap());
     let clients = SERVICES.iter().zip(&keys).map(|(name, key)| {
-        let (id, digest) = (key.id(), key.digest());
-        format!(
-            "[clients.{name}]\ntoken = 'shared'\nmay = ['iam-reads', 'iam-writes']\n\
-             [[clients.{name}.keys]]\nid = '{id}'\nsha256 = '{digest}'\n"
-        )
+        let rights = "may = ['iam-reads', 'iam-writes']";
+        let block = key_block(name, key);
+        format!("[clients.{name}]\ntoken = 'shared'\n{rights}\n{block}")
     });
     let clients: String = clients.collect();
     let clients = format!("[tokens.shared]\nfile = 'token'\n{clients}");

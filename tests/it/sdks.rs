@@ -5,6 +5,7 @@
 
 use super::deploy::root;
 use super::deploy::tools::{run, tools};
+use super::support::clients::key_block;
 use super::support::program::Program;
 use segment_gateway::clients::ClientKey;
 use serde_json::{Value, json};
@@ -19,10 +20,8 @@ async fn the_typescript_sdk_works_with_a_key_as_its_token() {
     };
     let key = ClientKey::generate().unwrap();
     let clients = format!(
-        "[tokens.held]\nfile = 'token'\n[clients.reader]\ntoken = 'held'\nmay = ['iam-reads']\n\
-         [[clients.reader.keys]]\nid = '{}'\nsha256 = '{}'\n",
-        key.id(),
-        key.digest()
+        "[tokens.held]\nfile = 'token'\n[clients.reader]\ntoken = 'held'\nmay = ['iam-reads']\n{}",
+        key_block("reader", &key)
     );
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("clients.toml"), clients).unwrap();

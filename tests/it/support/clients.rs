@@ -35,6 +35,12 @@ pub fn entry(key: &ClientKey, client: &Arc<NamedClient>, expires: Option<SystemT
     }
 }
 
+/// The key of a client as the file of clients has it.
+pub fn key_block(client: &str, key: &ClientKey) -> String {
+    let (id, digest) = (key.id(), key.digest());
+    format!("[[clients.{client}.keys]]\nid = '{id}'\nsha256 = '{digest}'\n")
+}
+
 pub fn bearer(token: &str) -> HeaderValue {
     format!("Bearer {token}").parse().unwrap()
 }
